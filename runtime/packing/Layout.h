@@ -32,10 +32,12 @@ struct WeightShape {
   int64_t scaleCount() const { return (n * k + block - 1) / block; }
 };
 
-/// Moves `codes` (shape.codeBytes() bytes) from one layout to another in place. Scratch is at most a few row panels.
+/// Moves `codes` (shape.codeBytes() bytes) from one layout to another in place. Scratch is one panel of 32 or 64 rows, and the
+/// columns K64..K (31 bytes a row at most).
 /// `highFirst`: nibble order of the Bnb form. Thread safe on distinct buffers.
 void retileCodes(uint8_t *codes, const WeightShape &shape, bool highFirst, Layout from, Layout to);
-/// The same for scales (or zeros); `elementBytes` is 4 (f32), 2 (bf16) or 1 (e8m0, u4 zero).
+/// The same for scales (or zeros); `elementBytes` is 4 (f32), 2 (bf16) or 1 (e8m0, u4 zero). Scratch is a panel's scales, for Gpu the
+/// expert's.
 void retileScales(void *scales, int64_t elementBytes, const WeightShape &shape, Layout from, Layout to);
 
 } // namespace quern
