@@ -1,0 +1,113 @@
+// Parsing, comparing and evaluating dimensions, and the column range check.
+#include "compiler/dialect/Dim.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/MathExtras.h"
+#include <map>
+#include <numeric>
+#include <string>
+
+namespace mlir::quern {
+namespace {
+
+using llvm::StringRef;
+
+bool isName(StringRef s) {
+  return !s.empty() && !llvm::isDigit(s[0]) &&
+         llvm::all_of(s, [](char c) { return llvm::isAlnum(c) || c == '_'; });
+}
+
+/// A decimal integer with an optional sign; no other spelling.
+std::optional<int64_t> number(StringRef s) {
+  int64_t value;
+  StringRef digits = s;
+  digits.consume_front("-");
+  if (digits.empty() || !llvm::all_of(digits, llvm::isDigit) || s.getAsInteger(10, value))
+    return std::nullopt;
+  if (value == INT64_MIN) return std::nullopt; // its magnitude is not an int64
+  return value;
+}
+
+/// sum of coefficient * symbol + constant; the constant stands under the empty symbol. Doubles hold what can
+/// occur in a kernel exactly (|values| < 2^53), halves included.
+struct Linear {
+  std::map<std::string, double> terms;
+  void add(const Dim &dim, double factor) { terms[dim.sym] += factor * double(dim.mul) / double(dim.div); }
+  void add(double constant) { terms[""] += constant; }
+  /// Below zero for every value of the symbols from 1 on.
+  bool certainlyNegative() const {
+    double atOne = 0;
+    for (const auto &[symbol, factor] : terms) {
+      if (!symbol.empty() && factor > 0) return false;
+      atOne += factor;
+    }
+    return atOne < 0;
+  }
+};
+
+} // namespace
+
+std::optional<Dim> parseDim(StringRef text) {
+  Dim dim;
+  StringRef rest = text;
+  if (auto [left, right] = rest.split('*'); left.size() != rest.size()) {
+    std::optional<int64_t> mul = number(left);
+    if (!mul) return std::nullopt;
+    dim.mul = *mul;
+    rest = right;
+    if (number(rest)) return std::nullopt; // "2*3"
+  }
+  if (auto [left, right] = rest.split('/'); left.size() != rest.size()) {
+    std::optional<int64_t> div = number(right);
+    if (!div || *div <= 0 || number(left)) return std::nullopt;
+    dim.div = *div;
+    rest = left;
+  }
+  if (std::optional<int64_t> constant = number(rest)) {
+    dim.mul = *constant;
+    return dim;
+  }
+  if (!isName(rest)) return std::nullopt;
+  dim.sym = rest.str();
+  int64_t common = std::gcd(dim.mul, dim.div);
+  dim.mul /= common;
+  dim.div /= common;
+  return dim;
+}
+
+bool sameDim(StringRef a, StringRef b) {
+  std::optional<Dim> x = parseDim(a), y = parseDim(b);
+  return x && y && *x == *y;
+}
+
+std::optional<int64_t> evaluateDim(StringRef text,
+                                   llvm::function_ref<std::optional<int64_t>(StringRef)> symbol) {
+  std::optional<Dim> dim = parseDim(text);
+  if (!dim) return std::nullopt;
+  if (dim->isConstant()) return dim->mul;
+  std::optional<int64_t> value = symbol(dim->sym);
+  int64_t product;
+  if (!value || llvm::MulOverflow(*value, dim->mul, product) || product % dim->div) return std::nullopt;
+  return product / dim->div;
+}
+
+bool certainlyOutOfRange(int64_t mul, const Dim &offset, const Dim &columns, const Dim &extent) {
+  // The column is linear in j: both ends of [0, columns) in [0, extent) is enough, and one end outside is too
+  // much.
+  for (bool last : {false, true}) {
+    Linear low, high; // column >= 0, extent - 1 - column >= 0
+    low.add(offset, 1);
+    high.add(extent, 1);
+    high.add(offset, -1);
+    high.add(-1);
+    if (last) {
+      low.add(columns, double(mul));
+      low.add(-double(mul));
+      high.add(columns, -double(mul));
+      high.add(double(mul));
+    }
+    if (low.certainlyNegative() || high.certainlyNegative()) return true;
+  }
+  return false;
+}
+
+} // namespace mlir::quern
