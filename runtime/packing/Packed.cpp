@@ -68,7 +68,7 @@ void decodeTable(const PackedView &view, int64_t e, int64_t block, DType out, vo
   for (int code = 0; code < 16; ++code) {
     float value = view.codec->table[code];
     if (view.codec->hasZero)
-      value -= float(view.zeros[e][index]); // exact only where the table's values allow it
+      value -= float(view.zeros[e][index]);
     value *= scale;
     storeAs(out, values, code, roundTo(view.dtype, value));
   }
