@@ -1,0 +1,118 @@
+// `quern compile`: prints a stage of compilation, from .qn text or from the text of an earlier stage.
+#include "compiler/syntax/Syntax.h"
+#include "runtime/jit/Jit.h"
+#include "tools/Commands.h"
+#include "tools/Load.h"
+#include "tools/Options.h"
+#include <cstdio>
+#include <fmt/format.h>
+#include <memory>
+#include <set>
+
+namespace quern::tools {
+namespace {
+struct CompileOptions {
+  CallOptions call;
+  std::string emit = "quern", inputStage, schedule, outputFile;
+};
+
+/// The key of a call with contiguous tensors of the given options, without any data.
+Expected<jit::Request> makeRequest(const syntax::Program &program, const syntax::Kernel &kernel,
+                                   const CompileOptions &options) {
+  auto call = options.call.resolve();
+  if (!call) return call.takeError();
+  auto chosen = oracle::chooseDims(kernel, call->dims, call->routing);
+  if (!chosen) return chosen.takeError();
+  jit::Request request;
+  request.program = &program;
+  request.kernel = kernel.name;
+  request.act = call->act;
+  request.features = options.call.features;
+  request.schedule = options.schedule;
+  // Rows and experts vary from call to call and are not compiled in.
+  std::set<std::string> variable = {"R", "top_k", kernel.rows.sym};
+  if (kernel.routing >= 0)
+    for (const syntax::Dim &d : kernel.params[kernel.routing].dims) variable.insert(d.sym);
+  for (const auto &[name, value] : chosen->dims)
+    if (!variable.count(name)) request.dims[name] = value;
+  std::vector<std::string> compiledIn;
+  for (const std::string &name : chosen->chosen)
+    if (request.dims.count(name)) compiledIn.push_back(fmt::format("{}={}", name, request.dims[name]));
+  if (!compiledIn.empty()) fmt::print(stderr, "chosen here: {}\n", fmt::join(compiledIn, ", "));
+
+  auto key = [&](const syntax::Param &p) {
+    jit::OperandKey k;
+    k.dtype = p.elem.kind == syntax::ElemType::Literal ? p.elem.literal : call->act;
+    if (p.kind == syntax::Param::Packed) {
+      k.dtype = call->quant, k.layout = call->layout;
+      k.block = call->block ? call->block : program.findCodec(p.codec)->block;
+    }
+    return k;
+  };
+  for (const syntax::Param &p : kernel.params) request.params.push_back(key(p));
+  for (const syntax::Param &p : kernel.outputs) request.outputs.push_back(key(p));
+  return request;
+}
+
+Expected<std::string> produce(const CompileOptions &options) {
+  auto source = loadText(options.call.file);
+  if (!source) return source.takeError();
+  jit::EmitRequest emit;
+  emit.stage = options.emit;
+  if (!options.inputStage.empty() && options.inputStage != "ast") {
+    emit.inputStage = options.inputStage;
+    emit.inputText = std::move(source->text);
+    emit.request.features = options.call.features;
+    emit.request.schedule = options.schedule;
+    return jit::emitThroughLibrary(emit);
+  }
+  auto program = syntax::parseProgram(source->text, source->name); // the ast stage prints as .qn text
+  if (!program) return program.takeError();
+  if (options.emit == "ast") return syntax::print(**program);
+  auto kernel = pickKernel(**program, options.call.kernel);
+  if (!kernel) return kernel.takeError();
+  auto request = makeRequest(**program, **kernel, options);
+  if (!request) return request.takeError();
+  emit.request = std::move(*request);
+  return jit::emitThroughLibrary(emit);
+}
+
+int compile(const CompileOptions &options) {
+  auto text = produce(options);
+  if (!text) return report(text.error());
+  if (options.outputFile.empty()) {
+    fmt::print("{}{}", *text, text->ends_with('\n') ? "" : "\n");
+    return success;
+  }
+  FILE *file = std::fopen(options.outputFile.c_str(), "wb");
+  bool written = file && std::fwrite(text->data(), 1, text->size(), file) == text->size();
+  if (file && std::fclose(file) != 0) written = false;
+  return written ? success : report(Error::system("cannot be written", options.outputFile));
+}
+} // namespace
+
+void addCompile(CLI::App &app, int &exitCode) {
+  auto options = std::make_shared<CompileOptions>();
+  CLI::App *command = app.add_subcommand("compile", "prints a stage of compilation");
+  options->call.addFile(*command);
+  command->add_option("--emit", options->emit, "the stage to print")
+      ->check(CLI::IsMember({"ast", "quern", "scheduled", "instr", "llvm", "asm"}))
+      ->capture_default_str();
+  command
+      ->add_option("--input-stage", options->inputStage,
+                   "FILE is the text of this stage, as --emit printed it")
+      ->check(CLI::IsMember({"ast", "quern", "scheduled", "instr", "llvm"}));
+  options->call.addShape(*command);
+  command->add_option("--schedule", options->schedule,
+                      "one line, as --emit=scheduled prints it (default: chosen by Quern)");
+  command->add_option("-o,--output", options->outputFile, "write to this file instead of standard output");
+  command->footer(
+      "Examples:\n"
+      "  quern compile gpt_oss --emit=ast\n"
+      "  quern compile gpt_oss --kernel gate_up --dim N=5760,K=2880 --emit=quern -o gate_up.mlir\n"
+      "  quern compile gate_up.mlir --input-stage quern --emit=llvm --features=-amx\n"
+      "Exit code: 0 success, 2 an error.");
+  command->callback([options, &exitCode] { exitCode = compile(*options); });
+}
+
+} // namespace quern::tools

@@ -1,0 +1,28 @@
+// `quern`: runs, checks, compiles and lists .qn kernels from the command line.
+#include "tools/Commands.h"
+#include <cstdio>
+
+int main(int argc, char **argv) {
+  using namespace quern::tools;
+  CLI::App app{"Quern compiles grouped matmuls on 4-bit weights from a small language.", "quern"};
+  app.set_version_flag("--version", "quern " QUERN_VERSION);
+  app.require_subcommand(1);
+  app.footer("Examples:\n"
+             "  quern list\n"
+             "  quern run gpt_oss --kernel gate_up --dim T=64,E=32,N=5760,K=2880,top_k=4 --check\n"
+             "  quern compile gpt_oss --kernel down --emit=quern\n"
+             "  quern check my_kernels.qn\n"
+             "`quern COMMAND --help` describes a command.");
+  int exitCode = success;
+  addRun(app, exitCode);
+  addCompile(app, exitCode);
+  addCheck(app, exitCode);
+  addList(app, exitCode);
+  addRunBatch(app, exitCode);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError &e) {
+    return app.exit(e) == 0 ? success : failure;
+  }
+  return exitCode;
+}
