@@ -11,7 +11,7 @@ from pathlib import Path
 
 # How each runner sums up, in its own words: GoogleTest, lit, pytest, libFuzzer.
 SUMMARY = re.compile(
-    r"^\[  (PASSED|FAILED|SKIPPED) \].*\btests?\b|^\[==========\].*\bran\b|^ *(Passed|Failed|Unsupported|Excluded|Unresolved|Skipped) *:"
+    r"^\[  (PASSED|FAILED|SKIPPED) +\].*\btests?\b|^\[==========\].*\bran\b|^ *(Passed|Failed|Unsupported|Excluded|Unresolved|Skipped) *:"
     r"|^=*[^=]*\b\d+ (passed|failed|skipped|error)\b.* in [\d.]+s|^Done \d+ runs|^stat::number_of_executed_units|^SUMMARY: |^==\d+== ERROR"
 )
 

@@ -1,0 +1,53 @@
+"""What the scripts promise: help, refusal of unknown options, and a report whose counts and exit status are right."""
+
+import subprocess
+import sys
+
+import pytest
+from tree import ROOT
+
+GTEST = """<testsuites><testsuite name="A"><testcase name="a" status="run" result="completed"/>
+<testcase name="b" status="run" result="skipped"><skipped message="why"/></testcase>{extra}</testsuite></testsuites>"""
+FAILURE = '<testcase name="c" status="run"><failure message="no"/></testcase>'
+
+
+def report(tmp_path, *rows):
+    command = [sys.executable, ROOT / "scripts/test_report.py", tmp_path, tmp_path, "12", *rows]
+    result = subprocess.run(command, capture_output=True, text=True)
+    return result.returncode, result.stdout.splitlines()
+
+
+def test_report_counts_what_ran(tmp_path):
+    (tmp_path / "unit.xml").write_text(GTEST.format(extra=""))
+    (tmp_path / "test-unit.log").write_text("noise\n[==========] 2 tests from 1 test suite ran. (3 ms total)\n[  PASSED  ] 1 test.\n")
+    (tmp_path / "test-fuzz.log").write_text("Done 512 runs in 3 second(s)\n")
+    status, lines = report(tmp_path, "unit", "0", "3", "fuzz", "0", "60", "sanitize", "-", "0")
+    assert (status, lines[-1]) == (0, "2 passed, 0 failed, 1 skipped")
+    assert "unit      [  PASSED  ] 1 test." in lines and "fuzz      Done 512 runs in 3 second(s)" in lines
+    assert "sanitize  left out" in lines
+
+
+def test_report_fails_when_a_test_failed(tmp_path):
+    (tmp_path / "unit.xml").write_text(GTEST.format(extra=FAILURE))
+    status, lines = report(tmp_path, "unit", "1", "3")
+    assert (status, lines[-1]) == (1, "1 passed, 1 failed, 1 skipped")
+
+
+def test_report_fails_when_a_runner_died_or_ran_nothing(tmp_path):
+    status, lines = report(tmp_path, "unit", "139", "3")  # a crash writes no XML
+    assert (status, lines[-1]) == (1, "0 passed, 1 failed, 0 skipped")
+    assert "unit      (no summary line: it ended early)" in lines
+    (tmp_path / "unit.xml").write_text("<testsuites><testsuite><testca")  # cut off
+    assert report(tmp_path, "unit", "0", "3")[0] == 1
+    (tmp_path / "unit.xml").write_text("<testsuites/>")
+    status, lines = report(tmp_path, "unit", "0", "3")
+    assert (status, lines[-1]) == (1, "0 passed, 1 failed, 0 skipped")
+
+
+@pytest.mark.parametrize("script", ["setup.sh", "test.sh"])
+def test_scripts_help_and_refuse_unknown_options(script):
+    def run(*arguments):
+        return subprocess.run(["bash", f"scripts/{script}", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+    assert run("--help").returncode == 0 and f"usage: bash scripts/{script}" in run("--help").stdout
+    assert run("--nonsense").returncode == 2 and f"usage: bash scripts/{script}" in run("--nonsense").stderr
