@@ -11,6 +11,7 @@ usage: bash scripts/test.sh [--quick] [--only NAME]...
   lint      layers, formatting, file lengths, words, links, the code blocks of the READMEs
   unit      GoogleTest: language, formats, routing, threads, oracle (no LLVM)
   jit       GoogleTest: kernels compiled from text and run
+  amx       GoogleTest and ctest: the AMX emulator that lets jit and python test AMX code on any x86-64 CPU
   lit       FileCheck: the dialect, the passes, the command line tool
   sanitize  the unit tests with address and undefined-behaviour sanitizers
   fuzz      the front end on its seeded corpus for a minute, with the same sanitizers
@@ -34,7 +35,7 @@ while (($#)); do
   esac
   shift
 done
-runners=(lint unit jit lit sanitize fuzz python)
+runners=(lint unit jit amx lit sanitize fuzz python)
 for name in "${only[@]}"; do
   [[ " ${runners[*]} " == *" $name "* ]] || { echo "error: no runner is called $name" >&2 && usage >&2 && exit 2; }
 done
@@ -62,6 +63,7 @@ pytest=(.venv/bin/python -m pytest -q -p no:cacheprovider)
 run_lint() { "${pytest[@]}" tests/lint --junit-xml "$results/lint.xml"; }
 run_unit() { build/bin/quern-unit-tests --gtest_brief=1 --gtest_output="xml:$results/unit.xml"; }
 run_jit() { build/bin/quern-jit-tests --gtest_brief=1 --gtest_output="xml:$results/jit.xml"; }
+run_amx() { ctest --test-dir build/tests/support/amx_emulator --output-on-failure --output-junit "$results/amx.xml"; }
 run_lit() { /usr/lib/llvm-22/bin/lit -sv --no-progress-bar --xunit-xml-output "$results/lit.xml" build/tests/lit; }
 run_sanitize() { build-sanitize/bin/quern-unit-tests --gtest_brief=1 --gtest_output="xml:$results/sanitize.xml"; }
 run_python() { "${pytest[@]}" tests --ignore tests/lint --ignore tests/lit --junit-xml "$results/python.xml"; }

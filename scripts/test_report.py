@@ -9,9 +9,10 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
-# How each runner sums up, in its own words: GoogleTest, lit, pytest, libFuzzer.
+# How each runner sums up, in its own words: GoogleTest, lit, ctest, pytest, libFuzzer.
 SUMMARY = re.compile(
     r"^\[  (PASSED|FAILED|SKIPPED) +\].*\btests?\b|^\[==========\].*\bran\b|^ *(Passed|Failed|Unsupported|Excluded|Unresolved|Skipped) *:"
+    r"|^\d+% tests passed"
     r"|^=*[^=]*\b\d+ (passed|failed|skipped|error)\b.* in [\d.]+s|^Done \d+ runs|^stat::number_of_executed_units|^SUMMARY: |^==\d+== ERROR"
 )
 
