@@ -1,8 +1,8 @@
 // Matching a call's arguments with a kernel's signature. Checks first: nothing is computed or written here.
+#include "runtime/launch/ArgumentChecks.h"
 #include "runtime/launch/DimSolver.h"
 #include "runtime/launch/Kernel.h"
 #include <algorithm>
-#include <bit>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -14,7 +14,6 @@ using syntax::Dim;
 using syntax::ElemType;
 using syntax::Kernel;
 using syntax::Param;
-using syntax::ScaleType;
 
 std::string signature(const std::vector<Dim> &dims) {
   std::vector<std::string> texts;
@@ -38,29 +37,10 @@ std::string expectedKind(const Param &param) {
   return "";
 }
 
-std::string_view scaleName(ScaleType type) {
-  return type == ScaleType::F32 ? "f32" : type == ScaleType::BF16 ? "bf16" : "e8m0";
-}
-
-/// What tells `found` from `expected`, or "". Names and default block sizes do not matter: the operand brings
-/// its own block size.
-std::string difference(const Codec &found, const Codec &expected) {
-  auto order = [](const Codec &c) { return c.highFirst ? "high" : "low"; };
-  for (int i = 0; i < 16; ++i)
-    if (std::bit_cast<uint32_t>(found.table[i]) != std::bit_cast<uint32_t>(expected.table[i]))
-      return fmt::format("table[{}] is {}; expected {}", i, found.table[i], expected.table[i]);
-  if (found.highFirst != expected.highFirst)
-    return fmt::format("its first nibble is {}; expected {}", order(found), order(expected));
-  if (found.scale != expected.scale)
-    return fmt::format("its scales are {}; expected {}", scaleName(found.scale), scaleName(expected.scale));
-  if (found.hasZero != expected.hasZero)
-    return found.hasZero ? "it has zeros; expected none" : "it has no zeros; expected one u4 zero per block";
-  return "";
-}
-
 class Binder {
   const syntax::Program &program;
   const Kernel &kernel;
+  std::string kernelPlace;
   DimSolver solver;
   std::string actFrom; // argument that fixed the dtype variable
   Binding binding;
@@ -108,7 +88,7 @@ class Binder {
     if (codec == program.codecs.end())
       return Error::internal(fmt::format("codec '{}' is not in the program", param.codec),
                              argumentPlace(param.name));
-    if (std::string text = difference(*view.codec, *codec); !text.empty())
+    if (std::string text = codecDifference(*view.codec, *codec); !text.empty())
       return fail(param, fmt::format("packed with codec '{}', which is not the kernel's codec '{}': {}",
                                      view.codec->name, codec->name, text));
     std::vector<int64_t> sizes{view.shape.n, view.shape.k};
@@ -118,27 +98,6 @@ class Binder {
                                      fmt::join(sizes, ", "), sizes.size(), param.dims.size(),
                                      signature(param.dims)));
     return bindDims(param, sizes);
-  }
-
-  /// The kernel follows offsets and row_token blindly, and a caller may have written to them: one pass makes
-  /// that safe.
-  Status checkRouting(const Param &param, const RoutingView &r) {
-    int64_t rows = 0;
-    if (r.tokens < 0 || r.experts < 0 || r.topK < 0 || __builtin_mul_overflow(r.tokens, r.topK, &rows))
-      return fail(param,
-                  fmt::format("{} tokens, {} experts, top_k {}; expected a routing that fits in memory",
-                              r.tokens, r.experts, r.topK));
-    if (!r.offsets || (rows && (!r.rowToken || !r.rowWeight))) return fail(param, "a routing without data");
-    if (r.offsets[0] != 0) return fail(param, fmt::format("offsets[0] is {}; expected 0", r.offsets[0]));
-    for (int64_t e = 0; e < r.experts; ++e)
-      if (r.offsets[e + 1] < r.offsets[e] || r.offsets[e + 1] > rows)
-        return fail(param, fmt::format("offsets[{}] is {}; expected {} (the one before) to {} (T * top_k)",
-                                       e + 1, r.offsets[e + 1], r.offsets[e], rows));
-    for (int64_t row = 0; row < r.offsets[r.experts]; ++row)
-      if (r.rowToken[row] < 0 || r.rowToken[row] >= r.tokens)
-        return fail(param,
-                    fmt::format("row_token[{}] is {}; expected 0 to {}", row, r.rowToken[row], r.tokens - 1));
-    return {};
   }
 
   Status bindOne(const Param &param, const Arg &arg) {
@@ -157,7 +116,7 @@ class Binder {
   /// Every dimension inside an expression must be a whole number too.
   Status checkIndices(const std::vector<syntax::Index> &indices) {
     for (const syntax::Index &index : indices)
-      if (auto value = solver.evaluate(index.offset, kernelPlace()); !value) return value.takeError();
+      if (auto value = solver.evaluate(index.offset, kernelPlace); !value) return value.takeError();
     return {};
   }
   Status checkExpr(const syntax::Expr &expr) {
@@ -168,7 +127,7 @@ class Binder {
   }
   Status checkBody() {
     auto check = [&](const Dim &dim) -> Status {
-      auto value = solver.evaluate(dim, kernelPlace());
+      auto value = solver.evaluate(dim, kernelPlace);
       return value ? Status() : Status(value.takeError());
     };
     for (const syntax::Local &local : kernel.locals)
@@ -202,10 +161,9 @@ class Binder {
     return {};
   }
 
-  std::string kernelPlace() const { return fmt::format("kernel '{}'", kernel.name); }
-
 public:
-  Binder(const syntax::Program &program, const Kernel &kernel) : program(program), kernel(kernel) {}
+  Binder(const syntax::Program &program, const Kernel &kernel)
+      : program(program), kernel(kernel), kernelPlace(fmt::format("kernel '{}'", kernel.name)) {}
 
   Expected<Binding> bind(const std::vector<Arg> &args) {
     if (args.size() != kernel.params.size()) {
@@ -213,7 +171,7 @@ public:
       for (const Param &param : kernel.params) names.push_back(param.name);
       return Error::user(
           fmt::format("{} arguments; expected {}: {}", args.size(), names.size(), fmt::join(names, ", ")),
-          kernelPlace());
+          kernelPlace);
     }
     for (size_t i = 0; i < args.size(); ++i)
       if (args[i].index() != size_t(kernel.params[i].kind))
@@ -224,7 +182,7 @@ public:
     if (kernel.routing >= 0) {
       const Param &param = kernel.params[kernel.routing];
       const RoutingView &r = std::get<RoutingView>(args[kernel.routing]);
-      if (Status ok = checkRouting(param, r); !ok) return ok.takeError();
+      if (Status ok = checkRouting(r, param.name); !ok) return ok.takeError();
       solver.define("R", r.tokens * r.topK, param.name);
     }
     for (size_t i = 0; i < args.size(); ++i)
