@@ -36,6 +36,17 @@ void QuernDialect::initialize() {
   addInterfaces<KeepConstantsInside>();
 }
 
+/// Arguments print under the names that the source gave them.
+void KernelOp::getAsmBlockArgumentNames(Region &region, OpAsmSetValueNameFn setName) {
+  unsigned params = getNumParams();
+  if (region.empty() || region.getNumArguments() != params + getNumOutputs())
+    return; // printed for a diagnostic
+  for (BlockArgument argument : region.getArguments()) {
+    unsigned i = argument.getArgNumber();
+    setName(argument, i < params ? getParamName(i) : getOutputName(i - params));
+  }
+}
+
 // Row accesses print as bare words: `%x by token`, `rows [row, expert]`.
 static ParseResult parseRowAccess(OpAsmParser &parser, RowAccessAttr &attr) {
   StringRef word;

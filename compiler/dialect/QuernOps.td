@@ -5,6 +5,7 @@
 include "compiler/dialect/QuernTypes.td"
 include "compiler/dialect/QuernInterfaces.td"
 include "mlir/IR/BuiltinAttributes.td"
+include "mlir/IR/OpAsmInterface.td"
 include "mlir/IR/SymbolInterfaces.td"
 include "mlir/Interfaces/SideEffectInterfaces.td"
 
@@ -26,7 +27,8 @@ def Quern_CodecOp : Quern_Op<"codec", [Symbol, HasParent<"::mlir::ModuleOp">]> {
 }
 
 def Quern_KernelOp : Quern_Op<"kernel", [Symbol, IsolatedFromAbove, SingleBlock, HasParent<"::mlir::ModuleOp">,
-    DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+    DeclareOpInterfaceMethods<SymbolUserOpInterface>,
+    DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmBlockArgumentNames"]>]> {
   let summary = "one kernel: contractions, then writes";
   let description = [{
     The block's arguments are the parameters, then the outputs. Scalars are f32. `rows` is the row dimension: "R" (the live rows
