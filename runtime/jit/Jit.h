@@ -1,5 +1,5 @@
-// The compiler as the runtime sees it: a shared library (libquern-jit.so, the only one that maps LLVM) opened at the first miss.
-// Requests and images are plain data; no MLIR or LLVM type crosses this line.
+// The compiler as the runtime sees it: a shared library (libquern-jit.so, the only one that maps LLVM) opened
+// at the first miss. Requests and images are plain data; no MLIR or LLVM type crosses this line.
 #pragma once
 #include "compiler/support/Error.h"
 #include "compiler/syntax/Ast.h"
@@ -13,10 +13,10 @@ namespace quern::jit {
 
 /// What the call's arguments fix about one parameter or output.
 struct OperandKey {
-  DType dtype = DType::F32;            // Tensor: element type. Packed: dtype of the quantization state
-  Layout layout = Layout::Cpu;         // Packed
-  int64_t block = 64;                  // Packed: codes per scale
-  bool unitStride = true;              // Tensor: the last dimension is contiguous
+  DType dtype = DType::F32;    // Tensor: element type. Packed: dtype of the quantization state
+  Layout layout = Layout::Cpu; // Packed
+  int64_t block = 64;          // Packed: codes per scale
+  bool unitStride = true;      // Tensor: the last dimension is contiguous
   bool operator==(const OperandKey &) const = default;
 };
 
@@ -27,31 +27,40 @@ struct Request {
   std::map<std::string, int64_t> dims; // the dimensions that are compiled in: all but T, E and R
   DType act = DType::F32;
   std::vector<OperandKey> params, outputs;
-  std::string features;                // CPU features, e.g. "+avx2,+fma,..."; empty: the host's, less QUERN_CPU_FEATURES
-  std::string schedule;                // one line; empty: the default for this request
+  std::string features; // CPU features, e.g. "+avx2,+fma,..."; empty: the host's, less QUERN_CPU_FEATURES
+  std::string schedule; // one line; empty: the default for this request
 };
 
-/// One live range of rows of one expert; workspace rows start at `workRow`.
+/// One live range of rows [row0, row1) of one expert; its workspace rows start at `workRow`. `prepare` may be
+/// called on pieces of a segment that start at multiples of 16 rows; `segmentRows` is the length of the whole
+/// segment, which decides the form of the copy.
 struct Segment {
-  int64_t expert, row0, row1, workRow;
+  int64_t expert, row0, row1, workRow, segmentRows;
 };
 
-/// Slots: an array of int64 that the generated code reads. Order: for each parameter, then each output, in declaration order:
-///   Tensor: pointer, stride of each dimension (elements). Packed: pointer to E code pointers, to E scale pointers, to E zero
-///   pointers. Routing: pointers to rowToken, rowWeight (offsets are the launcher's business). Scalar: the f32 bits in the low half.
+/// Slots: an array of int64 that the generated code reads. Order: for each parameter, then each output, in
+/// declaration order:
+///   Tensor: pointer, stride of each dimension (elements). Packed: pointer to E code pointers, to E scale
+///   pointers, to E zero pointers. Routing: pointers to rowToken, rowWeight (offsets are the launcher's
+///   business). Scalar: the f32 bits in the low half.
 /// Then: workspace pointer, rows of the call.
 struct CpuImage {
-  std::string schedule;           // the schedule used, as one line
+  std::string schedule; // the schedule used, as one line
   std::string features;
-  int64_t bands = 0;              // units of output columns that `main` takes
-  bool ordered = false;           // a combine: the bands of one output column must visit segments in ascending order
-  int64_t workBytesPerRow = 0;    // workspace, zero: no `prepare` phase
-  int64_t scratchBytes = 0;       // per worker, for maxSegmentRows rows
-  int64_t maxSegmentRows = 0;     // longest segment `main` takes
+  int64_t bands = 0;    // units of output columns that `main` takes
+  bool ordered = false; // a combine: the bands of one output column must visit segments in ascending order
+  int64_t workBytesPerRow =
+      0;                      // workspace, zero: no `prepare` phase. Segments take multiples of 16 rows of it
+  int64_t prepareMinRows = 0; // segments shorter than this need no `prepare`
+  int64_t scratchBytes = 0;   // per worker, for maxSegmentRows rows
+  int64_t maxSegmentRows = 0; // longest segment `main` takes
+  bool denormalScales = false; // a codec's table exceeds 1 in magnitude: subnormal scales can give normal
+                               // weights (keep DAZ off)
   /// Fills the workspace rows of a segment.
   void (*prepare)(const int64_t *slots, const Segment *segment, void *scratch) = nullptr;
   /// Computes output columns of bands [band0, band1) for one segment.
-  void (*main)(const int64_t *slots, const Segment *segment, int64_t band0, int64_t band1, void *scratch) = nullptr;
+  void (*main)(const int64_t *slots, const Segment *segment, int64_t band0, int64_t band1,
+               void *scratch) = nullptr;
 };
 
 /// Stages that print: ast, quern, scheduled, instr, llvm, asm.
@@ -62,12 +71,19 @@ struct EmitRequest {
   std::string inputText;
 };
 
-// Entry points of libquern-jit.so (C++ ABI, same compiler). `compile` is thread safe; images live until the process ends.
-Expected<const CpuImage *> compile(const Request &request);
-Expected<std::string> emit(const EmitRequest &request);
-
-// Used by the runtime and tools: open the library on first use and forward. Errors say where the library was looked for.
+/// Compiles a request. Thread safe; images live until the process ends. `dlopen`s libquern-jit.so on first
+/// use: QUERN_JIT_LIBRARY, else beside the running program or module, else in ../lib of it; errors say where
+/// it was looked for.
 Expected<const CpuImage *> compileThroughLibrary(const Request &request);
+/// Text of one stage.
 Expected<std::string> emitThroughLibrary(const EmitRequest &request);
+
+/// The two symbols of libquern-jit.so (C++ ABI: both sides are built together). Null results leave the error
+/// in `*error`.
+extern "C" {
+using CompileEntry = const CpuImage *(const Request *request, Error *error);
+using EmitEntry = bool(const EmitRequest *request, std::string *text, Error *error);
+}
+inline constexpr const char *compileSymbol = "quernJitCompile", *emitSymbol = "quernJitEmit";
 
 } // namespace quern::jit

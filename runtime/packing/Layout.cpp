@@ -85,10 +85,6 @@ template <class T> void moveScales(T *scales, const WeightShape &shape, Layout l
 
 } // namespace
 
-std::string_view name(Layout layout) {
-  return layout == Layout::Bnb ? "bnb" : layout == Layout::Cpu ? "cpu" : "gpu";
-}
-
 void retileCodes(uint8_t *codes, const WeightShape &shape, bool highFirst, Layout from, Layout to) {
   if (from == to) return;
   if (const TileCodec *tile = tileCodec(from)) fromTiles(codes, shape, highFirst, *tile);

@@ -23,7 +23,7 @@
 namespace quern {
 
 enum class Layout : uint8_t { Bnb = 0, Cpu = 1, Gpu = 2 };
-std::string_view name(Layout layout); // "bnb", "cpu", "gpu"
+constexpr std::string_view name(Layout l) { return l == Layout::Bnb ? "bnb" : l == Layout::Cpu ? "cpu" : "gpu"; }
 
 /// Geometry of one expert.
 struct WeightShape {

@@ -1,0 +1,278 @@
+// See Decode.h. First the geometry, then the product table, then the vector and scalar decoders.
+#include "codegen/cpu/Decode.h"
+
+using namespace mlir;
+
+namespace quern::cpu {
+
+Weights::Weights(Emitter &emitter, const Problem &p, const Contraction &c, Dot dotKind, ModuleOp m)
+    : e(emitter), operand(p.operands[c.rhs]), schedule(p.schedule), dot(dotKind),
+      act(c.lhs >= 0 ? p.operands[c.lhs].dtype : DType::F32), n(c.columns), k(c.reduced),
+      lanes(p.schedule.lanes), byExpert(c.byExpert), module(m) {}
+
+void Weights::bind(Value slots, Value expert) {
+  Value which = byExpert ? expert : e.c(0);
+  if (packed()) {
+    auto pointer = [&](int slot) {
+      return e.load(e.ptr(), e.at(e.slot(slots, slot, e.ptr()), e.mul(which, 8)), 8);
+    };
+    codes = pointer(operand.slot);
+    scales = pointer(operand.slot + 1);
+    if (operand.codec.hasZero) zeros = pointer(operand.slot + 2);
+    return;
+  }
+  int64_t bytes = byteSize(operand.dtype);
+  int first = operand.slot + 1;
+  base = e.slot(slots, operand.slot, e.ptr());
+  if (byExpert) base = e.at(base, e.mul(e.mul(which, e.slot(slots, first++, e.i64())), bytes));
+  rowStride = e.mul(e.slot(slots, first, e.i64()), bytes);
+  kStride = operand.unitStride ? e.c(bytes) : e.mul(e.slot(slots, first + 1, e.i64()), bytes);
+}
+
+int64_t Weights::scaleStep() const {
+  if (k % 64 == 0 && operand.block % 64 == 0) return 64;
+  return k % 32 == 0 && operand.block % 32 == 0 ? 32 : 1;
+}
+
+bool Weights::vectorized() const {
+  return packed() && schedule.isa >= Isa::Avx2 && scaleStep() > 1 && n >= 32 && k >= 64;
+}
+
+Value Weights::scaleIndex(Value row, Value kk) {
+  if (!retiledScales()) return e.div(e.add(e.mul(row, k), kk), operand.block);
+  int64_t perRow = k / operand.block;
+  Value segment = e.div(kk, operand.block);
+  Value tiled = e.add(e.mul(e.add(e.mul(e.div(row, 32), perRow), segment), 32), e.rem(row, 32));
+  if (n % 32 == 0) return tiled;
+  Value plain = e.add(e.mul(row, perRow), segment);
+  return e.select(e.lt(row, e.c(mainRows())), tiled, plain);
+}
+
+Value Weights::scaleAt(Value index) {
+  if (operand.codec.scale == syntax::ScaleType::F32) return e.load(e.f32(), e.at(scales, e.mul(index, 4)), 4);
+  if (operand.codec.scale == syntax::ScaleType::BF16) {
+    Value bits =
+        arith::ExtUIOp::create(e.b, e.loc, e.i32(), e.load(e.i16(), e.at(scales, e.mul(index, 2)), 2));
+    return e.bitcast(e.shl(bits, 16), e.f32());
+  }
+  // e8m0: 2^(s-127); 0 is the subnormal 2^-127, 255 is NaN (OCP Microscaling v1.0, 5.4.1).
+  Value bits = arith::ExtUIOp::create(e.b, e.loc, e.i32(), e.load(e.i8(), e.at(scales, index)));
+  auto constant = [&](int64_t v) -> Value { return arith::ConstantIntOp::create(e.b, e.loc, e.i32(), v); };
+  auto is = [&](int64_t v) -> Value {
+    return arith::CmpIOp::create(e.b, e.loc, arith::CmpIPredicate::eq, bits, constant(v));
+  };
+  Value normal = e.select(is(0), constant(0x00400000), e.shl(bits, 23));
+  return e.bitcast(e.select(is(255), constant(0x7fc00000), normal), e.f32());
+}
+
+Value Weights::zeroAt(Value index) {
+  if (!operand.codec.hasZero) return {};
+  Value byte = e.load(e.i8(), e.at(zeros, index));
+  return arith::UIToFPOp::create(e.b, e.loc, e.f32(), byte);
+}
+
+Value Weights::roundChain(Value v) {
+  v = e.widen(e.narrow(v, operand.dtype));
+  return act == operand.dtype ? v : e.widen(e.narrow(v, act));
+}
+
+Value Weights::productTable(Value index) {
+  VectorType t = e.vec(16, e.f32());
+  Value table = e.constantF(t, operand.codec.table);
+  if (Value zero = zeroAt(index)) table = e.subf(table, e.splat(t, zero));
+  return e.mulf(table, e.splat(t, scaleAt(index)));
+}
+
+Value Weights::lookupTable(Value table) {
+  if (dot == Dot::F32) return roundChain(table);
+  // The last rounding of the chain is the conversion itself; both halves hold the table because vpermw reads
+  // five index bits.
+  if (operand.dtype == DType::F16) table = roundChain(table);
+  Value twice = e.intrinsic("llvm.x86.avx512bf16.cvtne2ps2bf16.512", e.vec(32, e.bf16()), {table, table});
+  return e.bitcast(twice, e.vec(32, e.i16()));
+}
+
+Value Weights::lookup(Value table, Value words, int64_t shift) {
+  Value index = e.shr(words, shift); // vpermw, vpermps ignore the bits above their index
+  if (dot == Dot::Bf16)
+    return e.bitcast(e.intrinsic("llvm.x86.avx512.permvar.hi.512", e.vec(32, e.i16()), {table, index}),
+                     e.vec(32, e.bf16()));
+  if (lanes == 16) return e.intrinsic("llvm.x86.avx512.permvar.sf.512", e.vec(16, e.f32()), {table, index});
+  VectorType eight = e.vec(8, e.f32());
+  Value halves[2];
+  for (int h = 0; h < 2; ++h) {
+    SmallVector<int64_t> mask;
+    for (int i = 0; i < 8; ++i) mask.push_back(8 * h + i);
+    halves[h] = e.intrinsic("llvm.x86.avx2.permps", eight, {e.shuffle(table, table, mask), index});
+  }
+  // Bit 3 of the code chooses the half: moved to the sign it becomes a blend.
+  Value sign = e.shl(words, 28 - shift);
+  Value high =
+      arith::CmpIOp::create(e.b, e.loc, arith::CmpIPredicate::slt, sign, e.constantI(e.vec(8, e.i32()), 0));
+  return e.select(high, halves[1], halves[0]);
+}
+
+Value Weights::line(Value row, Value kb) {
+  Value block = e.add(e.mul(e.div(row, 32), mainBlocks()), kb);
+  return e.at(codes, e.add(e.mul(block, 1024), e.mul(e.rem(row, 32), 32)));
+}
+
+void Weights::decodePair(Value row, Value kb, const std::function<void(int, int64_t, Value)> &emit) {
+  Value address = line(row, kb);
+  bool twoScales = scaleStep() == 32;
+  Value tables[2][2]; // [row][half of the 64]
+  for (int r = 0; r < 2; ++r)
+    for (int h = 0; h < 2; ++h)
+      tables[r][h] = h && !twoScales
+                         ? tables[r][0]
+                         : lookupTable(productTable(scaleIndex(e.add(row, r), e.add(e.mul(kb, 64), 32 * h))));
+  if (dot == Dot::Bf16) {
+    Value words = e.load(e.vec(32, e.i16()), address);
+    for (int r = 0; r < 2; ++r)
+      for (int h = 0; h < 2; ++h) emit(r, 32 * h, lookup(tables[r][h], words, 8 * r + 4 * h));
+    return;
+  }
+  // As 32-bit lanes: lane d holds words 2d and 2d+1, so nibble i is row i>>1&1, half i&1, k = 2d + (i>>2).
+  for (int64_t part = 0; part < 16 / lanes; ++part) {
+    Value words = e.load(e.vec(lanes, e.i32()), e.at(address, part * lanes * 4));
+    for (int i = 0; i < 8; ++i)
+      emit(i >> 1 & 1, 32 * (i & 1) + 16 * (i >> 2) + part * lanes,
+           lookup(tables[i >> 1 & 1][i & 1], words, 4 * i));
+  }
+}
+
+void Weights::prefetchBlock(Value row, Value kb) {
+  Value address = line(e.mul(e.div(row, 32), 32), kb);
+  for (int i = 0; i < 16; ++i) e.prefetch(e.at(address, 64 * i));
+  if (operand.block != 64 || !retiledScales()) return;
+  Value scale = scaleIndex(e.mul(e.div(row, 32), 32), e.mul(kb, 64));
+  int64_t bytes = operand.codec.scale == syntax::ScaleType::F32    ? 4
+                  : operand.codec.scale == syntax::ScaleType::BF16 ? 2
+                                                                   : 1;
+  for (int64_t i = 0; i < 32 * bytes; i += 64) e.prefetch(e.at(e.at(scales, e.mul(scale, bytes)), i));
+}
+
+Value Weights::position(Value kk) {
+  if (order() == Order::Plain) return kk;
+  Value low = e.rem(kk, 32);
+  return e.add(e.sub(kk, low), e.add(e.mul(e.rem(low, 2), 16), e.div(low, 2)));
+}
+
+Value Weights::codeAt(Value row, Value kk) {
+  int64_t k64 = k / 64 * 64, n32 = mainRows();
+  // Plain strips after the tiled region: (byte, low or high nibble).
+  Value evenShift = e.c(operand.codec.highFirst ? 4 : 0), oddShift = e.c(operand.codec.highFirst ? 0 : 4);
+  Value plainShift = e.select(e.eq(e.rem(kk, 2), 0), evenShift, oddShift);
+  Value strip = e.add(e.c(n32 * k64 / 2), e.add(e.mul(row, (k - k64) / 2), e.div(e.sub(kk, e.c(k64)), 2)));
+  Value tail = e.add(e.mul(row, k / 2), e.div(kk, 2));
+  Value block = e.add(e.mul(e.div(row, 32), k / 64), e.div(kk, 64));
+  Value tiled = e.add(e.mul(block, 1024), e.add(e.mul(e.div(e.rem(row, 32), 2), 64),
+                                                e.add(e.mul(e.rem(kk, 32), 2), e.rem(row, 2))));
+  Value tiledShift = e.mul(e.rem(e.div(kk, 32), 2), 4);
+  Value inMain = arith::AndIOp::create(e.b, e.loc, e.lt(row, e.c(n32)), e.lt(kk, e.c(k64)));
+  Value offset = e.select(inMain, tiled, e.select(e.lt(row, e.c(n32)), strip, tail));
+  Value byte = arith::ExtUIOp::create(e.b, e.loc, e.i64(), e.load(e.i8(), e.at(codes, offset)));
+  return e.andi(arith::ShRUIOp::create(e.b, e.loc, byte, e.select(inMain, tiledShift, plainShift)), 15);
+}
+
+Value Weights::tableGlobal() {
+  std::string symbol = "quern_table_" + operand.codec.name;
+  if (!module.lookupSymbol(symbol)) {
+    OpBuilder top = OpBuilder::atBlockBegin(module.getBody());
+    auto array = LLVM::LLVMArrayType::get(e.f32(), 16);
+    auto values =
+        DenseElementsAttr::get(RankedTensorType::get({16}, e.f32()), ArrayRef<float>(operand.codec.table));
+    LLVM::GlobalOp::create(top, e.loc, array, /*isConstant=*/true, LLVM::Linkage::Internal, symbol, values);
+  }
+  return LLVM::AddressOfOp::create(e.b, e.loc, e.ptr(), symbol);
+}
+
+void Weights::decodeScalar(Value row, Value from, Value to, Value rowBuffer) {
+  Value table = tableGlobal();
+  e.forEach(from, to, 1, [&](Value kk) {
+    Value index = scaleIndex(row, kk);
+    Value v = e.load(e.f32(), e.at(table, e.mul(codeAt(row, kk), 4)), 4);
+    if (Value zero = zeroAt(index)) v = e.subf(v, zero);
+    v = roundChain(e.mulf(v, scaleAt(index)));
+    Value place = e.at(rowBuffer, e.mul(position(kk), elementBytes()));
+    if (dot == Dot::F32) return e.store(v, place, 4);
+    e.store(e.narrow(v, DType::BF16), place, 2);
+  });
+}
+
+void Weights::decodeDense(Value row, int64_t count, Value buffer) {
+  int64_t rowBytes = paddedK() * elementBytes();
+  auto element = [&](int64_t width) -> Type {
+    return width == 1 ? e.type(operand.dtype) : (Type)e.vec(width, e.type(operand.dtype));
+  };
+  for (int64_t r = 0; r < count; ++r) {
+    Value source = e.at(base, e.mul(e.add(row, r), rowStride)), target = e.at(buffer, r * rowBytes);
+    int64_t vectorEnd = operand.unitStride ? k / lanes * lanes : 0;
+    e.ifThen(e.lt(e.add(row, r), e.c(n)), [&] {
+      if (vectorEnd)
+        e.forEach(e.c(0), e.c(vectorEnd), lanes, [&](Value kk) {
+          Value v = e.load(element(lanes), e.at(source, e.mul(kk, byteSize(operand.dtype))),
+                           byteSize(operand.dtype));
+          if (dot == Dot::F32) v = e.widen(v);
+          e.store(v, e.at(target, e.mul(kk, elementBytes())), elementBytes());
+        });
+      if (vectorEnd < k)
+        e.forEach(e.c(vectorEnd), e.c(k), 1, [&](Value kk) {
+          Value v = e.load(element(1), e.at(source, e.mul(kk, kStride)), byteSize(operand.dtype));
+          if (dot == Dot::F32) v = e.widen(v);
+          e.store(v, e.at(target, e.mul(kk, elementBytes())), elementBytes());
+        });
+    });
+  }
+}
+
+void Weights::decodeRows(Value row, int64_t count, Value buffer) {
+  int64_t rowBytes = paddedK() * elementBytes();
+  // Zeros beyond K (and in rows beyond N) meet zeros of the activations; nothing unset is ever multiplied.
+  auto zeroFill = [&](Value target, int64_t from) {
+    for (int64_t kk = from; kk < paddedK(); kk += 2)
+      e.store(arith::ConstantIntOp::create(e.b, e.loc, dot == Dot::Bf16 ? e.i32() : e.i64(), 0),
+              e.at(target, kk * elementBytes()), elementBytes());
+  };
+  if (!packed()) {
+    if (n % count || k < paddedK())
+      e.forEach(e.c(0), e.c(count * paddedK()), 16, [&](Value i) {
+        e.store(e.constantI(e.vec(16, dot == Dot::Bf16 ? e.i16() : e.i32()), 0),
+                e.at(buffer, e.mul(i, elementBytes())));
+      });
+    return decodeDense(row, count, buffer);
+  }
+  auto scalarRows = [&](Value from) {
+    e.forEach(e.c(0), e.c(count), 1, [&](Value r) {
+      Value target = e.at(buffer, e.mul(r, rowBytes)), absolute = e.add(row, r);
+      Value end = e.select(e.lt(absolute, e.c(n)), e.c(k), e.c(0));
+      decodeScalar(absolute, from, end, target);
+      if (n % 32)
+        e.ifThen(e.le(e.c(n), absolute), [&] {
+          e.forEach(e.c(0), e.c(paddedK()), 16, [&](Value i) {
+            e.store(e.constantI(e.vec(16, dot == Dot::Bf16 ? e.i16() : e.i32()), 0),
+                    e.at(target, e.mul(i, elementBytes())));
+          });
+        });
+    });
+  };
+  if (k % 64) // positions beyond K inside the last 32 are scattered by the split order: clear the whole last
+              // block first
+    for (int64_t r = 0; r < count; ++r) zeroFill(e.at(buffer, r * rowBytes), k / 64 * 64);
+  if (!vectorized()) return scalarRows(e.c(0));
+  auto vectors = [&] {
+    e.forEach(e.c(0), e.c(mainBlocks()), 1, [&](Value kb) {
+      for (int64_t r = 0; r < count; r += 2) {
+        Value target = e.at(buffer, e.mul(kb, 64 * elementBytes()));
+        decodePair(e.add(row, r), kb, [&](int which, int64_t position, Value v) {
+          e.store(v, e.at(target, (r + which) * rowBytes + position * elementBytes()));
+        });
+      }
+    });
+    if (k % 64) scalarRows(e.c(k / 64 * 64));
+  };
+  if (n % 32 == 0) return vectors();
+  e.ifThen(e.lt(row, e.c(mainRows())), vectors, [&] { scalarRows(e.c(0)); });
+}
+
+} // namespace quern::cpu

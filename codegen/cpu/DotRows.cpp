@@ -1,0 +1,165 @@
+// See DotRows.h.
+#include "codegen/cpu/DotRows.h"
+
+using namespace mlir;
+
+namespace quern::cpu {
+
+Value DotRows::dot(Value w, Value x, Value acc) {
+  if (weights.elementBytes() == 2)
+    return e.intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", e.vec(16, e.f32()), {acc, w, x});
+  return e.fma(w, x, acc);
+}
+
+Value DotRows::foldLanes(SmallVector<Value> vectors) {
+  int64_t partials = schedule.lanes; // partial sums per group; a vector holds lanes / partials groups
+  int64_t lanes = schedule.lanes;
+  auto iota = [](int64_t n) {
+    SmallVector<int64_t> mask;
+    for (int64_t i = 0; i < n; ++i) mask.push_back(i);
+    return mask;
+  };
+  while (vectors.size() > 1) {
+    SmallVector<Value> next;
+    for (size_t i = 0; i < vectors.size(); i += 2) {
+      if (partials == 1) {
+        next.push_back(e.shuffle(vectors[i], vectors[i + 1], iota(2 * lanes)));
+        continue;
+      }
+      SmallVector<int64_t> low, high;
+      for (int64_t which = 0; which < 2; ++which)
+        for (int64_t g = 0; g < lanes / partials; ++g)
+          for (int64_t p = 0; p < partials / 2; ++p) {
+            low.push_back(which * lanes + g * partials + p);
+            high.push_back(which * lanes + g * partials + p + partials / 2);
+          }
+      next.push_back(
+          e.addf(e.shuffle(vectors[i], vectors[i + 1], low), e.shuffle(vectors[i], vectors[i + 1], high)));
+    }
+    if (partials == 1)
+      lanes *= 2;
+    else
+      partials /= 2;
+    vectors = next;
+  }
+  Value v = vectors[0];
+  while (partials > 1) {
+    SmallVector<int64_t> low, high;
+    for (int64_t g = 0; g < lanes / partials; ++g)
+      for (int64_t p = 0; p < partials / 2; ++p) {
+        low.push_back(g * partials + p);
+        high.push_back(g * partials + p + partials / 2);
+      }
+    v = e.addf(e.shuffle(v, v, low), e.shuffle(v, v, high));
+    lanes /= 2;
+    partials /= 2;
+  }
+  return v;
+}
+
+void DotRows::storeSums(ArrayRef<Value> acc, int64_t rowCount, int64_t tokenCount, Value c, Value pitch,
+                        Value t0, Value column) {
+  for (int64_t t = 0; t < tokenCount; ++t) {
+    SmallVector<Value> ofToken;
+    for (int64_t r = 0; r < rowCount; ++r) ofToken.push_back(acc[t * rowCount + r]);
+    Value place = e.at(c, e.mul(e.add(e.mul(e.add(t0, t), pitch), column), 4));
+    e.store(foldLanes(ofToken), place, 4);
+  }
+}
+
+void DotRows::buffered(Value n, int64_t tokenCount, Value t0, Value c, Value pitch, Value column,
+                       Value buffer) {
+  int64_t rowCount = blockRows(), unit = weights.unit(),
+          rowBytes = weights.paddedK() * weights.elementBytes();
+  VectorType accType = e.vec(schedule.lanes, e.f32());
+  SmallVector<Value> zero(rowCount * tokenCount, e.constantF(accType, {0.0f}));
+  SmallVector<Value> x;
+  for (int64_t t = 0; t < tokenCount; ++t) x.push_back(rows.rowPointer(e.add(t0, t)));
+  Type unitType = weights.elementBytes() == 2 ? e.vec(32, e.bf16()) : accType;
+  auto acc = e.forLoop(e.c(0), e.c(rows.extent()), e.c(unit), zero, [&](Value k, ValueRange in) {
+    SmallVector<Value> next(in), units;
+    for (int64_t t = 0; t < tokenCount; ++t) units.push_back(rows.unit(x[t], k, unit));
+    Value w = e.at(buffer, e.mul(k, weights.elementBytes()));
+    for (int64_t r = 0; r < rowCount; ++r) {
+      Value row = e.load(unitType, e.at(w, r * rowBytes));
+      for (int64_t t = 0; t < tokenCount; ++t)
+        next[t * rowCount + r] = dot(row, units[t], next[t * rowCount + r]);
+    }
+    return next;
+  });
+  storeSums(acc, rowCount, tokenCount, c, pitch, t0, column);
+}
+
+void DotRows::fused(Value n, int64_t rowCount, int64_t tokenCount, Value c, Value pitch, Value column,
+                    bool prefetch) {
+  VectorType accType = e.vec(schedule.lanes, e.f32());
+  SmallVector<Value> zero(rowCount * tokenCount, e.constantF(accType, {0.0f}));
+  SmallVector<Value> x;
+  for (int64_t t = 0; t < tokenCount; ++t) x.push_back(rows.rowPointer(e.c(t)));
+  auto acc = e.forLoop(e.c(0), e.c(weights.mainBlocks()), e.c(1), zero, [&](Value kb, ValueRange in) {
+    SmallVector<Value> next(in);
+    if (prefetch)
+      weights.prefetchBlock(n, e.add(kb, 4)); // runs into the next panel at the end, which is what comes next
+    Value k = e.mul(kb, 64);
+    for (int64_t r = 0; r < rowCount; r += 2)
+      weights.decodePair(e.add(n, r), kb, [&](int which, int64_t position, Value w) {
+        for (int64_t t = 0; t < tokenCount; ++t) {
+          Value &a = next[t * rowCount + r + which];
+          a = dot(w, rows.unit(x[t], e.add(k, position), weights.unit()), a);
+        }
+      });
+    return next;
+  });
+  storeSums(acc, rowCount, tokenCount, c, pitch, e.c(0), column);
+}
+
+void DotRows::emit(Value n0, Value columns, Value pitch, Value tokens, Value c, Value buffer) {
+  int64_t fusedLimit = weights.vectorized() && weights.depth() % 64 == 0 ? schedule.fused : 0;
+  auto general = [&](Value n32, Value column32) {
+    e.forEach(e.c(0), e.c(32), blockRows(), [&](Value step) {
+      Value n = e.add(n32, step), column = e.add(column32, step);
+      auto block = [&] {
+        weights.decodeRows(n, blockRows(), buffer);
+        Value whole = e.sub(tokens, e.rem(tokens, schedule.tokens));
+        e.forEach(e.c(0), whole, schedule.tokens,
+                  [&](Value t0) { buffered(n, schedule.tokens, t0, c, pitch, column, buffer); });
+        Value rest = e.sub(tokens, whole);
+        for (int64_t count = 1; count < schedule.tokens; ++count)
+          e.ifThen(e.eq(rest, count), [&] { buffered(n, count, whole, c, pitch, column, buffer); });
+      };
+      if (weights.rowsTotal() % 32 == 0)
+        block();
+      else
+        e.ifThen(e.lt(n, e.c(weights.rowsTotal())), block);
+    });
+  };
+  auto fusedPanel = [&](Value n32, Value column32, int64_t tokenCount) {
+    int64_t registers = schedule.isa >= Isa::Avx512 ? 24 : 8, rowCount = 16;
+    while (rowCount * tokenCount > registers) rowCount /= 2;
+    // The first block of rows asks for the whole panel; the others find it in the cache.
+    auto step = [&](Value s, bool prefetch) {
+      fused(e.add(n32, s), rowCount, tokenCount, c, pitch, e.add(column32, s), prefetch);
+    };
+    step(e.c(0), true);
+    e.forEach(e.c(rowCount), e.c(32), rowCount, [&](Value s) { step(s, false); });
+  };
+  e.forEach(e.c(0), columns, 32, [&](Value column32) {
+    Value n32 = e.add(n0, column32);
+    auto panel = [&] {
+      if (!fusedLimit) return general(n32, column32);
+      Value few = e.le(tokens, e.c(fusedLimit));
+      if (weights.rowsTotal() % 32)
+        few = arith::AndIOp::create(e.b, e.loc, few, e.lt(n32, e.c(weights.mainRows())));
+      e.ifThen(
+          few,
+          [&] {
+            for (int64_t count = 1; count <= fusedLimit; ++count)
+              e.ifThen(e.eq(tokens, count), [&] { fusedPanel(n32, column32, count); });
+          },
+          [&] { general(n32, column32); });
+    };
+    e.ifThen(e.lt(n32, e.c(weights.rowsTotal())), panel);
+  });
+}
+
+} // namespace quern::cpu

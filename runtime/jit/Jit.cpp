@@ -1,0 +1,291 @@
+// libquern-jit.so: requests in, images or printed stages out.
+#include "runtime/jit/Jit.h"
+#include "codegen/Pipeline.h"
+#include "codegen/cpu/GenerateKernel.h"
+#include "codegen/cpu/ReadProblem.h"
+#include "codegen/emit/X86.h"
+#include "compiler/passes/EmitQuern.h"
+#include "compiler/syntax/Syntax.h"
+#include "mlir/IR/Diagnostics.h"
+#include "mlir/IR/Verifier.h"
+#include "mlir/Parser/Parser.h"
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Export.h"
+#include "llvm/IRReader/IRReader.h"
+#include "llvm/Support/SourceMgr.h"
+#include <fmt/format.h>
+#include <list>
+#include <mutex>
+
+using namespace mlir;
+
+namespace quern::jit {
+namespace {
+
+/// An MLIR context whose diagnostics are collected into text.
+struct Session {
+  DialectRegistry registry;
+  std::unique_ptr<MLIRContext> context;
+  std::string diagnostics;
+  std::unique_ptr<ScopedDiagnosticHandler> handler;
+
+  Session() {
+    registerDialects(registry);
+    registerBuiltinDialectTranslation(registry);
+    registerLLVMDialectTranslation(registry);
+    context = std::make_unique<MLIRContext>(registry, MLIRContext::Threading::DISABLED);
+    context->loadAllAvailableDialects();
+    handler = std::make_unique<ScopedDiagnosticHandler>(context.get(), [this](Diagnostic &d) {
+      llvm::raw_string_ostream out(diagnostics);
+      out << d.getLocation() << ": " << d.str() << "\n";
+    });
+  }
+
+  ::quern::Error failed(std::string what) {
+    ::quern::Error error = ::quern::Error::internal(std::move(what));
+    error.detail = diagnostics + error.detail;
+    return error;
+  }
+};
+
+constexpr std::string_view stageNames[] = {"quern", "scheduled", "instr", "llvm", "asm"};
+enum Stage { Quern, Scheduled, Instr, Llvm, Asm };
+
+std::optional<Stage> stageOf(std::string_view text) {
+  for (int i = 0; i < 5; ++i)
+    if (text == stageNames[i]) return Stage(i);
+  return std::nullopt;
+}
+
+/// A kernel on its way through the stages. `module` holds it up to instr, `llvmModule` after.
+struct Compilation {
+  Session session;
+  OwningOpRef<ModuleOp> module;
+  std::unique_ptr<llvm::LLVMContext> llvmContext = std::make_unique<llvm::LLVMContext>();
+  std::unique_ptr<llvm::Module> llvmModule;
+  std::string features, schedule, kernelName;
+  cpu::ImageFacts facts;
+
+  explicit Compilation(const Request &r)
+      : features(r.features.empty() ? cpu::hostFeatures() : r.features), kernelName(r.kernel) {}
+
+  Status fromProgram(const Request &r) {
+    const syntax::Kernel *kernel = r.program->findKernel(r.kernel);
+    if (!kernel)
+      return ::quern::Error::user(fmt::format("there is no kernel '{}'", r.kernel), r.program->fileName);
+    auto normal = syntax::normalize(*r.program, *kernel);
+    if (!normal) return normal.takeError();
+    module = emitQuern(*session.context, *r.program, *normal);
+    if (!module || mlir::failed(verify(*module))) return session.failed("the emitted kernel does not verify");
+    return {};
+  }
+
+  Status schedules(const Request &r) {
+    auto schedule = cpu::Schedule::parse(r.schedule, cpu::defaultSchedule(cpu::isaOf(features)));
+    if (!schedule) return schedule.takeError();
+    if (schedule->isa > cpu::isaOf(features))
+      return ::quern::Error::user(
+          fmt::format("isa {} needs CPU features that are not there; this CPU offers {}",
+                      cpu::name(schedule->isa), cpu::name(cpu::isaOf(features))),
+          "schedule");
+    for (auto kernel : module->getOps<mlir::quern::KernelOp>())
+      if (Status ok = cpu::assignSchedule(kernel, r, *schedule); !ok) return ok;
+    return {};
+  }
+
+  /// User errors that the pass would only report as a diagnostic.
+  Status checkProblem() {
+    for (auto kernel : module->getOps<mlir::quern::KernelOp>()) {
+      kernelName = kernel.getSymName().str();
+      auto problem = cpu::readProblem(kernel);
+      if (!problem) return problem.takeError();
+      schedule = problem->schedule.str();
+    }
+    return {};
+  }
+
+  Status runPasses(void (*build)(OpPassManager &)) {
+    PassManager pm(session.context.get());
+    build(pm);
+    if (mlir::failed(pm.run(*module))) return session.failed("lowering failed");
+    return {};
+  }
+
+  Status toLLVM() {
+    auto found = cpu::getImageFacts(*module);
+    if (!found)
+      return ::quern::Error::user("the module has no quern.image attribute: it is not at the instr stage");
+    facts = *found;
+    if (Status ok = runPasses(buildLLVMPipeline); !ok) return ok;
+    llvmModule = translateModuleToLLVMIR(*module, *llvmContext, kernelName);
+    if (!llvmModule) return session.failed("translation to LLVM IR failed");
+    return optimize();
+  }
+
+  Status optimize() {
+    auto target = x86::createTarget(features);
+    if (!target) return target.takeError();
+    x86::optimize(*llvmModule, **target, features);
+    return {};
+  }
+};
+
+/// Printed stages are parsed by recursive descent: nesting is bounded before it starts (LANGUAGE.md, rule of
+/// the same limit).
+Status checkDepth(std::string_view text) {
+  int depth = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    char ch = text[i];
+    if (quoted) {
+      if (ch == '\\')
+        ++i;
+      else if (ch == '"')
+        quoted = false;
+    } else if (ch == '"')
+      quoted = true;
+    else if (ch == '(' || ch == '[' || ch == '{' || ch == '<')
+      ++depth;
+    else if (ch == ')' || ch == ']' || ch == '}' || (ch == '>' && i && text[i - 1] != '-'))
+      --depth;
+    if (depth > 256) return ::quern::Error::user("brackets nest deeper than 256", "input");
+  }
+  return {};
+}
+
+std::string printed(ModuleOp module) {
+  std::string text;
+  llvm::raw_string_ostream out(text);
+  module.print(out);
+  return text;
+}
+
+Expected<std::string> emit(const EmitRequest &request) {
+  auto wanted = stageOf(request.stage);
+  if (!wanted)
+    return ::quern::Error::user(
+        fmt::format("stage '{}' is not one of ast, quern, scheduled, instr, llvm, asm", request.stage),
+        "--emit");
+  Compilation c(request.request);
+  int at = -1; // the stage that `module` or `llvmModule` is at
+  if (request.inputStage.empty()) {
+    if (Status ok = c.fromProgram(request.request); !ok) return ok.takeError();
+    at = Quern;
+  } else {
+    auto given = stageOf(request.inputStage);
+    if (!given || *given == Asm)
+      return ::quern::Error::user(
+          fmt::format("cannot read stage '{}': quern, scheduled, instr and llvm can be read back",
+                      request.inputStage),
+          "--input-stage");
+    if (*given > *wanted)
+      return ::quern::Error::user(
+          fmt::format("stage {} comes before {}: cannot go back", request.stage, request.inputStage),
+          "--emit");
+    if (Status ok = checkDepth(request.inputText); !ok) return ok.takeError();
+    at = *given;
+    if (at == Llvm) {
+      llvm::SMDiagnostic diagnostic;
+      c.llvmModule =
+          llvm::parseIR(llvm::MemoryBufferRef(request.inputText, "input"), diagnostic, *c.llvmContext);
+      if (!c.llvmModule)
+        return ::quern::Error::user(diagnostic.getMessage().str(),
+                                    fmt::format("input:{}", diagnostic.getLineNo()));
+    } else {
+      c.module = parseSourceString<ModuleOp>(request.inputText, c.session.context.get(), "input");
+      if (!c.module) {
+        ::quern::Error error = ::quern::Error::user("the text does not parse as MLIR", "input");
+        error.detail = c.session.diagnostics;
+        return error;
+      }
+    }
+  }
+  if (at == Quern && *wanted > Quern) {
+    if (Status ok = c.schedules(request.request); !ok) return ok.takeError();
+    at = Scheduled;
+  }
+  if (at == Scheduled && *wanted > Scheduled) {
+    if (Status ok = c.checkProblem(); !ok) return ok.takeError();
+    if (Status ok = c.runPasses(buildInstrPipeline); !ok) return ok.takeError();
+    at = Instr;
+  }
+  if (*wanted < Llvm) return printed(*c.module);
+  if (at == Instr)
+    if (Status ok = c.toLLVM(); !ok) return ok.takeError();
+  if (*wanted == Llvm) {
+    std::string text;
+    llvm::raw_string_ostream out(text);
+    c.llvmModule->print(out, nullptr);
+    return text;
+  }
+  auto target = x86::createTarget(c.features);
+  if (!target) return target.takeError();
+  c.llvmModule->setDataLayout((*target)->createDataLayout());
+  c.llvmModule->setTargetTriple((*target)->getTargetTriple());
+  return x86::assembly(*c.llvmModule, **target);
+}
+
+/// Images and their code live until the process ends: kernels may be running in any thread.
+struct Kept {
+  CpuImage image;
+  std::shared_ptr<x86::Loaded> code;
+};
+
+Expected<const CpuImage *> compile(const Request &request) {
+  Compilation c(request);
+  if (Status ok = c.fromProgram(request); !ok) return ok.takeError();
+  if (Status ok = c.schedules(request); !ok) return ok.takeError();
+  if (Status ok = c.checkProblem(); !ok) return ok.takeError();
+  if (Status ok = c.runPasses(buildInstrPipeline); !ok) return ok.takeError();
+  if (Status ok = c.toLLVM(); !ok) return ok.takeError();
+  auto code = x86::Loaded::load(std::move(c.llvmModule), std::move(c.llvmContext), c.features);
+  if (!code) return code.takeError();
+  auto main = (*code)->lookup(request.kernel + "_main");
+  if (!main) return main.takeError();
+  auto prepare = (*code)->lookup(request.kernel + "_prepare");
+  if (!prepare) return prepare.takeError();
+  Kept kept;
+  kept.code = std::move(*code);
+  CpuImage &image = kept.image;
+  image.schedule = c.schedule;
+  image.features = c.features;
+  image.bands = c.facts.bands;
+  image.ordered = c.facts.ordered;
+  image.workBytesPerRow = c.facts.workBytesPerRow;
+  image.prepareMinRows = c.facts.prepareMinRows;
+  image.scratchBytes = c.facts.scratchBytes;
+  image.maxSegmentRows = c.facts.maxSegmentRows;
+  image.denormalScales = c.facts.denormalScales;
+  image.prepare = reinterpret_cast<decltype(image.prepare)>(*prepare);
+  image.main = reinterpret_cast<decltype(image.main)>(*main);
+  static std::mutex mutex;
+  static auto *images = new std::list<Kept>; // never destroyed: see Kept
+  std::lock_guard lock(mutex);
+  images->push_back(std::move(kept));
+  return &images->back().image;
+}
+
+} // namespace
+} // namespace quern::jit
+
+#define QUERN_EXPORT extern "C" __attribute__((visibility("default")))
+
+QUERN_EXPORT const ::quern::jit::CpuImage *quernJitCompile(const ::quern::jit::Request *request,
+                                                           ::quern::Error *error) {
+  auto image = ::quern::jit::compile(*request);
+  if (image) return *image;
+  *error = image.takeError();
+  return nullptr;
+}
+
+QUERN_EXPORT bool quernJitEmit(const ::quern::jit::EmitRequest *request, std::string *text,
+                               ::quern::Error *error) {
+  auto result = ::quern::jit::emit(*request);
+  if (result)
+    *text = std::move(*result);
+  else
+    *error = result.takeError();
+  return bool(result);
+}

@@ -1,0 +1,81 @@
+// Opens libquern-jit.so at the first miss: until then no LLVM is mapped into the process.
+#include "runtime/jit/Jit.h"
+#include <cstdlib>
+#include <dlfcn.h>
+#include <filesystem>
+#include <fmt/format.h>
+#include <mutex>
+
+namespace quern::jit {
+namespace {
+
+struct Library {
+  CompileEntry *compile = nullptr;
+  EmitEntry *emit = nullptr;
+  Error error;
+};
+
+/// Folder of the shared object or program that this code is part of.
+std::filesystem::path ownFolder() {
+  Dl_info info;
+  if (!dladdr(reinterpret_cast<void *>(&ownFolder), &info) || !info.dli_fname) return {};
+  std::error_code ignored;
+  auto path = std::filesystem::canonical(info.dli_fname, ignored);
+  if (ignored) path = std::filesystem::read_symlink("/proc/self/exe", ignored);
+  return path.parent_path();
+}
+
+Library open() {
+  constexpr const char *file = "libquern-jit.so";
+  std::vector<std::filesystem::path> places;
+  if (const char *env = std::getenv("QUERN_JIT_LIBRARY"); env && *env)
+    places.push_back(env);
+  else
+    places = {ownFolder() / file, ownFolder() / "../lib" / file};
+  Library library;
+  std::string tried;
+  for (auto &place : places) {
+    // Local: the library's LLVM must not meet another one in the process (PyTorch and Triton bring their
+    // own).
+    void *handle = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (!handle) {
+      tried += fmt::format("  {}\n", dlerror());
+      continue;
+    }
+    library.compile = reinterpret_cast<CompileEntry *>(dlsym(handle, compileSymbol));
+    library.emit = reinterpret_cast<EmitEntry *>(dlsym(handle, emitSymbol));
+    if (library.compile && library.emit) return library;
+    tried += fmt::format("  {}: not a Quern compiler of this version\n", place.string());
+  }
+  library.error = Error::system(
+      "the compiler library could not be opened; set QUERN_JIT_LIBRARY to its path, or run scripts/setup.sh",
+      file);
+  library.error.detail = "tried:\n" + tried;
+  return library;
+}
+
+const Library &library() {
+  static const Library opened = open();
+  return opened;
+}
+
+} // namespace
+
+Expected<const CpuImage *> compileThroughLibrary(const Request &request) {
+  const Library &l = library();
+  if (!l.compile) return Error(l.error);
+  Error error;
+  if (const CpuImage *image = l.compile(&request, &error)) return image;
+  return error;
+}
+
+Expected<std::string> emitThroughLibrary(const EmitRequest &request) {
+  const Library &l = library();
+  if (!l.emit) return Error(l.error);
+  Error error;
+  std::string text;
+  if (l.emit(&request, &text, &error)) return text;
+  return error;
+}
+
+} // namespace quern::jit

@@ -1,0 +1,54 @@
+// See Request.h.
+#include "runtime/launch/Request.h"
+#include <fmt/format.h>
+#include <set>
+
+namespace quern {
+
+using syntax::Param;
+
+jit::Request makeRequest(const syntax::Program &program, const syntax::Kernel &kernel, const Binding &binding,
+                         const std::vector<Arg> &args) {
+  jit::Request r;
+  r.program = &program;
+  r.kernel = kernel.name;
+  r.act = binding.act;
+  // A symbol is compiled in when a column or a reduction runs over it; T, E and R change from call to call.
+  std::set<std::string> free;
+  if (kernel.routing >= 0)
+    for (auto &dim : kernel.params[kernel.routing].dims) free.insert(dim.sym);
+  free.insert(kernel.rows.sym);
+  free.insert("R");
+  for (auto &loops : kernel.loops)
+    for (auto &loop : loops) free.erase(loop.range.sym);
+  for (auto &[symbol, value] : binding.dims)
+    if (!free.count(symbol)) r.dims[symbol] = value;
+  for (auto &arg : args) {
+    jit::OperandKey key;
+    if (auto *t = std::get_if<TensorView>(&arg)) {
+      key.dtype = t->dtype;
+      key.unitStride = t->strides.empty() || t->strides.back() == 1 || t->shape.back() <= 1;
+    } else if (auto *w = std::get_if<PackedView>(&arg)) {
+      key.dtype = w->dtype;
+      key.layout = w->layout;
+      key.block = w->shape.block;
+    }
+    r.params.push_back(key);
+  }
+  for (auto &out : binding.outputs) r.outputs.push_back({out.dtype});
+  return r;
+}
+
+std::string requestKey(const jit::Request &r) {
+  std::string key = fmt::format("{} act={}", r.kernel, name(r.act));
+  for (auto &[symbol, value] : r.dims) key += fmt::format(" {}={}", symbol, value);
+  for (auto *operands : {&r.params, &r.outputs}) {
+    for (auto &o : *operands)
+      key += fmt::format(" {}{}{}{}", name(o.dtype)[0] == 'b' ? 'b' : name(o.dtype)[1], int(o.layout),
+                         o.block, o.unitStride ? 'u' : 's');
+    key += ';';
+  }
+  return key + r.features + r.schedule;
+}
+
+} // namespace quern

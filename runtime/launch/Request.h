@@ -1,0 +1,16 @@
+// From a call's arguments to a compile request: what is fixed in the generated code, and what stays a
+// run-time value.
+#pragma once
+#include "runtime/jit/Jit.h"
+#include "runtime/launch/Kernel.h"
+
+namespace quern {
+
+/// The request of one call. Dimensions that only count tokens, experts or rows stay free.
+jit::Request makeRequest(const syntax::Program &program, const syntax::Kernel &kernel, const Binding &binding,
+                         const std::vector<Arg> &args);
+
+/// Text that is equal for two requests of one program exactly when their images are.
+std::string requestKey(const jit::Request &request);
+
+} // namespace quern
