@@ -148,9 +148,9 @@ Json outputJson(const std::string &name, DType dtype, const std::vector<int64_t>
 
 Expected<Json> answer(const Json &line) {
   auto text = line.at("text").get<std::string>();
-  auto module = Module::load(text, "batch.qn");
-  if (!module) return module.takeError();
-  const syntax::Program &program = (*module)->program();
+  auto parsed = syntax::parseProgram(text, "batch.qn");
+  if (!parsed) return parsed.takeError();
+  const syntax::Program &program = **parsed;
   Json out = {{"ok", true}, {"outputs", Json::array()}};
   if (!line.contains("kernel")) return out;
   auto kernel = pickKernel(program, line.at("kernel").get<std::string>());
@@ -166,12 +166,16 @@ Expected<Json> answer(const Json &line) {
     }
     return out;
   }
+  auto module = Module::load(text, "batch.qn");
+  if (!module) return module.takeError();
+  auto compiled = pickKernel((*module)->program(), (*kernel)->name);
+  if (!compiled) return compiled.takeError();
   auto binding = bindArguments(program, **kernel, request.args);
   if (!binding) return binding.takeError();
   std::vector<oracle::OutputBuffer> buffers;
   std::vector<TensorView> views;
   for (const OutputSpec &spec : binding->outputs) views.push_back(buffers.emplace_back(spec).view);
-  if (Status ok = (*module)->run(**kernel, request.args, views); !ok) return ok.takeError();
+  if (Status ok = (*module)->run(**compiled, request.args, views); !ok) return ok.takeError();
   for (size_t i = 0; i < views.size(); ++i) {
     if (!buffers[i].guardsIntact())
       return Error::internal("memory outside the output was overwritten", binding->outputs[i].name);

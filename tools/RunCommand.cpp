@@ -82,9 +82,18 @@ Expected<int> run(const RunOptions &options) {
   if (!generateOptions) return generateOptions.takeError();
   auto source = loadText(options.call.file);
   if (!source) return source.takeError();
-  auto module = Module::load(source->text, source->name);
-  if (!module) return module.takeError();
-  const syntax::Program &program = (*module)->program();
+  std::shared_ptr<Module> module; // the compiled kernels; the oracle needs the checked tree alone
+  std::shared_ptr<const syntax::Program> tree;
+  if (options.target == "cpu") {
+    auto loaded = Module::load(source->text, source->name);
+    if (!loaded) return loaded.takeError();
+    module = *loaded;
+  } else {
+    auto parsed = syntax::parseProgram(source->text, source->name);
+    if (!parsed) return parsed.takeError();
+    tree = *parsed;
+  }
+  const syntax::Program &program = module ? module->program() : *tree;
   auto picked = pickKernel(program, options.call.kernel);
   if (!picked) return picked.takeError();
   const syntax::Kernel &kernel = **picked;
@@ -106,7 +115,7 @@ Expected<int> run(const RunOptions &options) {
   std::vector<oracle::OutputBuffer> buffers;
   if (options.target == "cpu") {
     for (const OutputSpec &spec : binding->outputs) buffers.emplace_back(spec);
-    if (Status ok = runOnCpu(**module, kernel, arguments->args, options, buffers, report); !ok)
+    if (Status ok = runOnCpu(*module, kernel, arguments->args, options, buffers, report); !ok)
       return ok.takeError();
   }
   if (options.check || options.target == "interp") {
