@@ -1,7 +1,9 @@
 // Checks of a kernel's signature, of the targets of its statements, and that every output is written once and
 // wholly.
 #include "compiler/syntax/Check.h"
+#include "compiler/syntax/Syntax.h"
 #include "compiler/syntax/Words.h"
+#include <algorithm>
 #include <fmt/format.h>
 
 namespace quern::syntax {
@@ -54,10 +56,13 @@ bool KernelChecker::declareParam(const Param &param, bool isOutput, int index) {
     std::vector<std::string> types = {"act", "float", "f32", "bf16", "f16", "routing"};
     types.insert(types.end(), codecNames.begin(), codecNames.end());
     bool shipped = false;
-    for (std::string_view file : {"nf4", "fp4", "mxfp4", "int4"}) {
-      shipped |= file == param.codec;
-      types.emplace_back(file);
+    for (const std::string &file : shippedFiles()) {
+      std::string codec = file.substr(0, file.rfind('.'));
+      if (shippedFile(codec)->find("\ncodec " + codec + " {") == std::string::npos) continue;
+      shipped |= codec == param.codec;
+      types.push_back(std::move(codec));
     }
+    std::sort(types.begin(), types.end()); // the same suggestion on every run
     return fail(param.loc,
                 shipped ? fmt::format("codec {} is not declared; write 'use {}' above the kernel",
                                       quoted(param.codec), param.codec)
@@ -89,7 +94,8 @@ bool KernelChecker::declareParam(const Param &param, bool isOutput, int index) {
   } else if (param.kind == Param::Packed) {
     if (param.dims.size() != 2 && param.dims.size() != 3)
       return fail(param.loc,
-                  fmt::format("found {} dimensions, expected [N, K] or [E, N, K]", param.dims.size()),
+                  fmt::format("found {} dimension{}, expected [N, K] or [E, N, K]", param.dims.size(),
+                              param.dims.size() == 1 ? "" : "s"),
                   "type.packed");
     if (param.dims.size() == 3 && !hasRouting())
       return fail(param.loc,
@@ -184,7 +190,7 @@ bool KernelChecker::checkTarget(const Stmt &stmt, const Symbol *&symbol) {
                 "expected a plain variable as the target's column, so that every column is written",
                 "assign.column");
   if (row.kind == Index::Token && !hasRouting())
-    return fail(row.loc, "r.token needs a routing parameter", "row.routing");
+    return fail(row.loc, fmt::format("{}.token needs a routing parameter", kernel.rowVar), "row.routing");
   return checkVariable(kernel.rowVar, row.loc) && checkVariable(column.var, column.loc);
 }
 

@@ -8,27 +8,6 @@ namespace {
 bool isNameStart(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
 bool isDigit(char c) { return c >= '0' && c <= '9'; }
 
-/// Length of the valid UTF-8 sequence at `at`, or 0 (Unicode 15, table 3-7: no overlong forms, no
-/// surrogates).
-size_t utf8Length(std::string_view text, size_t at) {
-  auto byte = [&](size_t i) -> unsigned {
-    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u;
-  };
-  unsigned first = byte(at), second = byte(at + 1);
-  auto tail = [&](size_t i) { return (byte(i) & 0xC0u) == 0x80u; };
-  if (first < 0x80) return 1;
-  if (first >= 0xC2 && first <= 0xDF) return tail(at + 1) ? 2 : 0;
-  if (first >= 0xE0 && first <= 0xEF) {
-    unsigned low = first == 0xE0 ? 0xA0 : 0x80, high = first == 0xED ? 0x9F : 0xBF;
-    return second >= low && second <= high && tail(at + 2) ? 3 : 0;
-  }
-  if (first >= 0xF0 && first <= 0xF4) {
-    unsigned low = first == 0xF0 ? 0x90 : 0x80, high = first == 0xF4 ? 0x8F : 0xBF;
-    return second >= low && second <= high && tail(at + 2) && tail(at + 3) ? 4 : 0;
-  }
-  return 0;
-}
-
 class Lexer {
 public:
   explicit Lexer(const Source &source) : source(source), text(source.text) {}

@@ -17,6 +17,11 @@ struct Column {
   auto key() const { return std::tie(mul, offset.sym, offset.mul, offset.div); }
 };
 
+std::string affineText(int64_t mul, const std::string &var, const Dim &offset) {
+  std::string text = mul == 1 ? var : fmt::format("{}*{}", mul, var);
+  return offset == Dim{"", 0, 1} ? text : fmt::format("{} + {}", text, offset.str());
+}
+
 using Scope = std::map<std::string_view, int>; // values of an fn's parameters and lets
 
 class Normalizer {
@@ -112,12 +117,12 @@ private:
       std::optional<Dim> scaled = scaleDim(last.mul, column.offset);
       std::optional<Dim> offset = scaled ? addDims(*scaled, last.offset) : std::nullopt;
       if (!offset || last.mul > maxFactor / column.mul) {
-        failure = Failure{
-            last.loc,
-            fmt::format(
-                "the local is read at {}*j + {}, and {}*j + {} of that is no index Quern can write down",
-                column.mul, column.offset.str(), last.mul, last.offset.str()),
-            "index.compose"};
+        failure =
+            Failure{last.loc,
+                    fmt::format("the local is read at {}, and {} of that is no index of the form 2*j + N/2",
+                                affineText(column.mul, "j", column.offset),
+                                affineText(last.mul, last.var, last.offset)),
+                    "index.compose"};
         return -1;
       }
       read = {column.mul * last.mul, *offset};

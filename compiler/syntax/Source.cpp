@@ -7,11 +7,36 @@ namespace quern::syntax {
 
 static bool isContinuation(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
 
-/// Replaces what would disturb a terminal; tabs stay because the caret line repeats them.
+/// Length of the valid UTF-8 sequence at `at`, or 0 (Unicode 15, table 3-7: no overlong forms, no
+/// surrogates).
+size_t utf8Length(std::string_view text, size_t at) {
+  auto byte = [&](size_t i) -> unsigned {
+    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u;
+  };
+  unsigned first = byte(at), second = byte(at + 1);
+  auto tail = [&](size_t i) { return (byte(i) & 0xC0u) == 0x80u; };
+  if (first < 0x80) return 1;
+  if (first >= 0xC2 && first <= 0xDF) return tail(at + 1) ? 2 : 0;
+  if (first >= 0xE0 && first <= 0xEF) {
+    unsigned low = first == 0xE0 ? 0xA0 : 0x80, high = first == 0xED ? 0x9F : 0xBF;
+    return second >= low && second <= high && tail(at + 2) ? 3 : 0;
+  }
+  if (first >= 0xF0 && first <= 0xF4) {
+    unsigned low = first == 0xF0 ? 0x90 : 0x80, high = first == 0xF4 ? 0x8F : 0xBF;
+    return second >= low && second <= high && tail(at + 2) && tail(at + 3) ? 4 : 0;
+  }
+  return 0;
+}
+
+/// Replaces what would disturb a terminal or is no UTF-8; tabs stay because the caret line repeats them.
 static std::string printable(std::string_view text) {
   std::string out(text);
-  for (char &c : out)
-    if ((static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7F) c = '?';
+  for (size_t at = 0; at < out.size();) {
+    size_t length = utf8Length(text, at);
+    if (length == 0 || (static_cast<unsigned char>(out[at]) < 0x20 && out[at] != '\t') || out[at] == 0x7F)
+      out[at] = '?';
+    at += length == 0 ? 1 : length;
+  }
   return out;
 }
 

@@ -27,6 +27,9 @@ public:
   const std::string_view text, fileName;
 };
 
+/// Length of the valid UTF-8 sequence that starts at `at`, or 0.
+size_t utf8Length(std::string_view text, size_t at);
+
 /// 'name' for messages, long names cut, control characters replaced.
 std::string quoted(std::string_view name);
 
