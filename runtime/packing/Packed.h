@@ -34,7 +34,7 @@ void expandNested(const uint8_t *q, int64_t count, const float code2[256], const
 
 /// The inverse: recovers q from the expanded absmax. Where several codes give the same bits (or NaN is involved), the true code
 /// cannot be known from absmax; those places are listed in `exceptions` when the fold is made from the true q, so that
-/// unfold(fold(q)) == q for every input.
+/// fold(expand(q)) == q for every input. An absmax that no code gives folds to code 0.
 struct NestedException {
   int64_t index;
   uint8_t code;

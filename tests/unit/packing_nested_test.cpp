@@ -96,6 +96,17 @@ TEST(PackingNested, CollapsedCodesBecomeExceptions) {
   EXPECT_EQ(n.checkRoundTrip(), 255);
 }
 
+TEST(PackingNested, AValueThatNoCodeGives) {
+  auto rng = seeded();
+  Nested n = random(2, 256, rng);
+  n.q = {7, 9};
+  auto absmax = n.expand();
+  absmax[0] = 12345; // somebody changed the absmax
+  std::vector<uint8_t> back(2, 0xee);
+  foldNested(absmax.data(), 2, n.code2.data(), n.absmax2.data(), n.block2, n.offset, {}, back.data());
+  EXPECT_EQ(back, (std::vector<uint8_t>{0, 9}));
+}
+
 TEST(PackingNested, SignedZerosAreTold) {
   auto rng = seeded();
   Nested n = random(2, 256, rng);

@@ -55,22 +55,22 @@ void checkCoverage(int threads) {
   setNumThreads(0);
 }
 
-/// Two workers wait for each other: passes only when both run at once.
-void checkConcurrency() {
-  setNumThreads(2);
+/// All workers wait for each other: passes only when they run at once.
+void checkConcurrency(int threads = 2) {
+  setNumThreads(threads);
   std::mutex lock;
   std::condition_variable both;
   int arrived = 0;
   bool together = true;
   std::set<std::thread::id> ids;
-  parallelFor(2, [&](int64_t, int) {
+  parallelFor(threads, [&](int64_t, int) {
     std::unique_lock<std::mutex> hold(lock);
     ids.insert(std::this_thread::get_id());
     ++arrived;
     both.notify_all();
-    together = both.wait_for(hold, std::chrono::seconds(20), [&] { return arrived == 2; }) && together;
+    together = both.wait_for(hold, std::chrono::seconds(20), [&] { return arrived == threads; }) && together;
   });
-  require(together && ids.size() == 2, "two threads at once");
+  require(together && int(ids.size()) == threads, "all threads at once");
   setNumThreads(0);
 }
 
@@ -96,19 +96,22 @@ void checkAscendingStart() {
   setNumThreads(0);
 }
 
+/// The first outer task ends at once, so that its thread is free while the second one's inner tasks sleep.
 void checkNested() {
   setNumThreads(3);
   std::atomic<int> inner{0};
   std::atomic<bool> serial{true};
-  parallelFor(5, [&](int64_t, int) {
+  parallelFor(2, [&](int64_t outer, int) {
+    if (outer == 0) return;
     auto self = std::this_thread::get_id();
     int64_t next = 0;
     parallelFor(40, [&](int64_t task, int worker) {
       serial = serial && worker == 0 && task == next++ && std::this_thread::get_id() == self;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
       ++inner;
     });
   });
-  require(serial && inner == 200, "nested calls run serially on their thread");
+  require(serial && inner == 40, "nested calls run serially on their thread");
   checkConcurrency(); // and leave no trace
 }
 
@@ -123,10 +126,12 @@ void checkFork() {
     auto self = std::this_thread::get_id();
     int64_t next = 0;
     bool serial = numThreads() == 1;
-    parallelFor(64, [&](int64_t task, int worker) {
-      serial = serial && task == next++ && worker == 0 && std::this_thread::get_id() == self;
-    });
-    std::_Exit(serial && next == 64 ? 0 : 1);
+    auto body = [&](int64_t task, int worker) {
+      serial = serial && task == next++ % 64 && worker == 0 && std::this_thread::get_id() == self;
+    };
+    parallelFor(64, body);
+    parallelFor(64, 2, body); // also where a count was asked for
+    std::_Exit(serial && next == 128 ? 0 : 1);
   }
   int status = -1;
   require(child > 0 && waitpid(child, &status, 0) == child, "fork");
@@ -169,6 +174,7 @@ void checkConcurrentCallers() {
 void checkAll() {
   for (int threads : {1, 2, 3, 16}) checkCoverage(threads);
   checkConcurrency();
+  checkConcurrency(int(std::min(60u, std::thread::hardware_concurrency())) + 2); // more than there are cores
   checkAscendingStart();
   checkNested();
   checkFork();
