@@ -27,20 +27,28 @@ std::optional<int64_t> number(StringRef s) {
   return value;
 }
 
-/// sum of coefficient * symbol + constant; the constant stands under the empty symbol. Doubles hold what can
-/// occur in a kernel exactly (|values| < 2^53), halves included.
-struct Linear {
-  std::map<std::string, double> terms;
-  void add(const Dim &dim, double factor) { terms[dim.sym] += factor * double(dim.mul) / double(dim.div); }
-  void add(double constant) { terms[""] += constant; }
-  /// Below zero for every value of the symbols from 1 on.
+using Wide =
+    __int128; // holds a constant (2^31) times a factor (2^20) times a common denominator (2^20), and more
+
+/// (sum of coefficient * symbol + constant) * denominator. The constant stands under the empty symbol.
+class Linear {
+  std::map<std::string, Wide> terms;
+  const std::map<std::string, int64_t> &least; // smallest value of each symbol
+  Wide denominator;
+
+public:
+  Linear(const std::map<std::string, int64_t> &least, Wide denominator)
+      : least(least), denominator(denominator) {}
+  void add(const Dim &dim, Wide factor) { terms[dim.sym] += factor * dim.mul * (denominator / dim.div); }
+  void add(Wide constant) { terms[""] += constant * denominator; }
+  /// Below zero for every value of the symbols.
   bool certainlyNegative() const {
-    double atOne = 0;
-    for (const auto &[symbol, factor] : terms) {
-      if (!symbol.empty() && factor > 0) return false;
-      atOne += factor;
+    Wide largest = 0;
+    for (const auto &[symbol, coefficient] : terms) {
+      if (!symbol.empty() && coefficient > 0) return false;
+      largest += coefficient * (symbol.empty() ? 1 : least.at(symbol));
     }
-    return atOne < 0;
+    return largest < 0;
   }
 };
 
@@ -90,20 +98,36 @@ std::optional<int64_t> evaluateDim(StringRef text,
   return product / dim->div;
 }
 
+bool isWithinLimits(const Dim &dim) {
+  int64_t limit = dim.isConstant() ? maxDimension : maxFactor;
+  return dim.mul >= -limit && dim.mul <= limit && dim.div >= 1 && dim.div <= maxFactor;
+}
+
 bool certainlyOutOfRange(int64_t mul, const Dim &offset, const Dim &columns, const Dim &extent) {
+  if (mul < -maxFactor || mul > maxFactor) return false;
+  for (const Dim *dim : {&offset, &columns, &extent})
+    if (!isWithinLimits(*dim)) return false;
+  int64_t denominator = 1;
+  std::map<std::string, int64_t> least; // a symbol is a multiple of what divides it
+  for (const Dim *dim : {&offset, &columns, &extent}) {
+    int64_t &value = least.try_emplace(dim->sym, 1).first->second;
+    value = std::lcm(value, dim->div);
+    denominator = std::lcm(denominator, dim->div);
+    if (denominator > maxFactor) return false;
+  }
   // The column is linear in j: both ends of [0, columns) in [0, extent) is enough, and one end outside is too
   // much.
   for (bool last : {false, true}) {
-    Linear low, high; // column >= 0, extent - 1 - column >= 0
+    Linear low(least, denominator), high(least, denominator); // column >= 0, extent - 1 - column >= 0
     low.add(offset, 1);
     high.add(extent, 1);
     high.add(offset, -1);
     high.add(-1);
     if (last) {
-      low.add(columns, double(mul));
-      low.add(-double(mul));
-      high.add(columns, -double(mul));
-      high.add(double(mul));
+      low.add(columns, mul);
+      low.add(-mul);
+      high.add(columns, -mul);
+      high.add(mul);
     }
     if (low.certainlyNegative() || high.certainlyNegative()) return true;
   }

@@ -50,7 +50,7 @@ def Quern_KernelOp : Quern_Op<"kernel", [Symbol, IsolatedFromAbove, SingleBlock,
     ::mlir::BlockArgument getRouting();
     /// Position of `value` among the outputs, or -1.
     int getOutputIndex(::mlir::Value value);
-    /// "R" with a routing, else `rows`; empty when a dense kernel does not say.
+    /// "R" with a routing, else `rows`.
     ::llvm::StringRef getRowDim();
   }];
   let hasVerifier = 1;

@@ -9,14 +9,14 @@ using namespace mlir::quern;
 
 LogicalResult CodecOp::verify() {
   if (getTable().size() != 16)
-    return emitOpError("table has ") << getTable().size() << " entries; expected 16";
+    return emitOpError("table has ") << getTable().size() << " entries; expected 16 [codec.table]";
   if (getFirst() != "high" && getFirst() != "low")
-    return emitOpError("first is '") << getFirst() << "'; expected high or low";
+    return emitOpError("first is '") << getFirst() << "'; expected high or low [codec.first]";
   if (getScale() != "f32" && getScale() != "bf16" && getScale() != "e8m0")
-    return emitOpError("scale is '") << getScale() << "'; expected f32, bf16 or e8m0";
+    return emitOpError("scale is '") << getScale() << "'; expected f32, bf16 or e8m0 [codec.scale]";
   int64_t block = getBlock();
   if (block < 32 || block > 4096 || !llvm::isPowerOf2_64(uint64_t(block)))
-    return emitOpError("block is ") << block << "; expected a power of two from 32 to 4096";
+    return emitOpError("block is ") << block << "; expected a power of two from 32 to 4096 [codec.block]";
   return success();
 }
 
@@ -38,6 +38,11 @@ StringRef KernelOp::getRowDim() {
   return getRows().value_or("");
 }
 
+static bool isOutputType(Type type) {
+  auto tensor = dyn_cast<MemTensorType>(type);
+  return tensor && tensor.getRank() == 2 && tensor.getElement() != "float";
+}
+
 static LogicalResult verifyArguments(KernelOp kernel) {
   Block &block = kernel.getBody().front();
   unsigned params = kernel.getNumParams(), outputs = kernel.getNumOutputs();
@@ -52,26 +57,33 @@ static LogicalResult verifyArguments(KernelOp kernel) {
     bool isParam = i < params;
     StringRef name = isParam ? kernel.getParamName(i) : kernel.getOutputName(i - params);
     Type type = block.getArgument(i).getType();
-    if (!names.insert(name).second) return kernel.emitOpError("names '") << name << "' twice";
-    if (!isParam && !isa<MemTensorType>(type))
-      return kernel.emitOpError("output '") << name << "' has type " << type << "; expected a !quern.tensor";
+    if (!names.insert(name).second)
+      return kernel.emitOpError("names '") << name << "' twice [name.duplicate]";
+    if (!isParam && !isOutputType(type))
+      return kernel.emitOpError("output '")
+             << name << "' has type " << type
+             << "; expected a !quern.tensor of two dimensions of act, f32, bf16 or f16 [type.output]";
     if (isParam && !isa<MemTensorType, PackedType, RoutingType, Float32Type>(type))
       return kernel.emitOpError("param '")
              << name << "' has type " << type
-             << "; expected a !quern.tensor, !quern.packed, !quern.routing or f32";
+             << "; expected a !quern.tensor, !quern.packed, !quern.routing or f32 [type.unknown]";
     routings += isa<RoutingType>(type);
   }
-  if (routings > 1) return kernel.emitOpError("has ") << routings << " routings; expected at most one";
+  if (routings > 1)
+    return kernel.emitOpError("has ") << routings << " routings; expected at most one [routing.one]";
   return success();
 }
 
 LogicalResult KernelOp::verify() {
   if (failed(verifyArguments(*this))) return failure();
-  if (std::optional<StringRef> rows = getRows()) {
-    if (!parseDim(*rows)) return emitOpError("rows '") << *rows << "' is not a dimension";
-    if (getRouting() && *rows != "R")
-      return emitOpError("has a routing, so rows must be 'R', not '") << *rows << "'";
-    if (!getRouting() && *rows == "R") return emitOpError("has rows 'R' but no routing");
+  std::optional<StringRef> rows = getRows();
+  if (rows && !parseDim(*rows)) return emitOpError("rows '") << *rows << "' is not a dimension [dim.form]";
+  if (getRouting()) {
+    if (rows && *rows != "R")
+      return emitOpError("has a routing, so rows must be 'R', not '") << *rows << "' [dim.rows]";
+  } else {
+    if (!rows) return emitOpError("has no routing, so rows must name the row dimension");
+    if (*rows == "R") return emitOpError("has rows 'R' but no routing [dim.rows]");
   }
   if (getSchedule() && getSchedule()->contains('\n')) return emitOpError("schedule must be one line");
   return success();
@@ -92,7 +104,8 @@ LogicalResult KernelOp::verifyRegions() {
   for (unsigned i = 0; i < getNumOutputs(); ++i)
     if (writes[i] != 1)
       return emitOpError("writes output '")
-             << getOutputName(i) << "' " << writes[i] << " times; expected once";
+             << getOutputName(i) << "' " << writes[i] << " times; expected once "
+             << (writes[i] ? "[assign.twice]" : "[output.unwritten]");
   return success();
 }
 
@@ -101,6 +114,6 @@ LogicalResult KernelOp::verifySymbolUses(SymbolTableCollection &symbols) {
     if (auto packed = dyn_cast<PackedType>(getParam(i).getType()))
       if (!symbols.lookupNearestSymbolFrom<CodecOp>(*this, packed.getCodec()))
         return emitOpError("param '") << getParamName(i) << "' names codec " << packed.getCodec()
-                                      << ", which this module does not have";
+                                      << ", which this module does not have [type.unknown]";
   return success();
 }

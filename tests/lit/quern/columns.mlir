@@ -29,3 +29,23 @@ quern.kernel @constant params ["x", "w"] outputs ["y"] attributes {rows = "T"} {
   }
   quern.return
 }
+
+// Thirds and sevenths add up exactly.
+// CHECK-LABEL: quern.kernel @fractions
+quern.kernel @fractions params ["x", "w"] outputs ["y", "z"] attributes {rows = "T"} {
+^bb0(%x: !quern.tensor<["T", "K"], "act">, %w: !quern.tensor<["N", "K"], "act">, %y: !quern.tensor<["T", "N/3"], "f32">,
+     %z: !quern.tensor<["T", "N/49"], "f32">):
+  %c = quern.grouped_matmul %x by row, %w by none columns "N" reduce "K"
+      : !quern.tensor<["T", "K"], "act">, !quern.tensor<["N", "K"], "act"> -> !quern.rows<"N">
+  quern.store %y columns "N/3" reads(%c, %c) rows [row, row] muls [1, 3] offsets ["2*N/3", "2"]
+      : !quern.tensor<["T", "N/3"], "f32">, (!quern.rows<"N">, !quern.rows<"N">) {
+  ^bb0(%0: f32, %1: f32):
+    quern.yield %0 : f32
+  }
+  quern.store %z columns "N/49" reads(%c, %c) rows [row, row] muls [42, 7] offsets ["N/7", "6*N/7"]
+      : !quern.tensor<["T", "N/49"], "f32">, (!quern.rows<"N">, !quern.rows<"N">) {
+  ^bb0(%0: f32, %1: f32):
+    quern.yield %0 : f32
+  }
+  quern.return
+}

@@ -1,10 +1,10 @@
 // One test per message about quern.store and quern.combine, their reads apart, and their regions.
 // RUN: quern-opt %s -split-input-file -verify-diagnostics
 
-quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"] {
+quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z"] {
 ^bb0(%x: !quern.tensor<["T", "K"], "act">, %b: !quern.tensor<["E", "N"], "float">, %g: !quern.tensor<["N"], "f32">,
      %w: !quern.tensor<["E", "N", "K"], "act">, %route: !quern.routing<["T", "E"]>, %h: !quern.tensor<["R", "N/2"], "act">,
-     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">, %v: !quern.tensor<["R"], "f32">):
+     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">):
   %c = quern.grouped_matmul %x by token, %w by expert columns "N" reduce "K"
       : !quern.tensor<["T", "K"], "act">, !quern.tensor<["E", "N", "K"], "act"> -> !quern.rows<"N">
   // expected-error@+1 {{'quern.store' op has 1 reads, 2 rows, 1 muls and 1 offsets; expected one of each per read}}
@@ -18,10 +18,10 @@ quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"
 
 // -----
 
-quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"] {
+quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z"] {
 ^bb0(%x: !quern.tensor<["T", "K"], "act">, %b: !quern.tensor<["E", "N"], "float">, %g: !quern.tensor<["N"], "f32">,
      %w: !quern.tensor<["E", "N", "K"], "act">, %route: !quern.routing<["T", "E"]>, %h: !quern.tensor<["R", "N/2"], "act">,
-     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">, %v: !quern.tensor<["R"], "f32">):
+     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">):
   %c = quern.grouped_matmul %x by token, %w by expert columns "N" reduce "K"
       : !quern.tensor<["T", "K"], "act">, !quern.tensor<["E", "N", "K"], "act"> -> !quern.rows<"N">
   // expected-error@+1 {{'quern.store' op has 1 reads, 1 rows, 0 muls and 1 offsets; expected one of each per read}}
@@ -35,10 +35,10 @@ quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"
 
 // -----
 
-quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"] {
+quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z"] {
 ^bb0(%x: !quern.tensor<["T", "K"], "act">, %b: !quern.tensor<["E", "N"], "float">, %g: !quern.tensor<["N"], "f32">,
      %w: !quern.tensor<["E", "N", "K"], "act">, %route: !quern.routing<["T", "E"]>, %h: !quern.tensor<["R", "N/2"], "act">,
-     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">, %v: !quern.tensor<["R"], "f32">):
+     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">):
   %c = quern.grouped_matmul %x by token, %w by expert columns "N" reduce "K"
       : !quern.tensor<["T", "K"], "act">, !quern.tensor<["E", "N", "K"], "act"> -> !quern.rows<"N">
   // expected-error@+1 {{'quern.store' op has 1 reads, 1 rows, 1 muls and 2 offsets; expected one of each per read}}
@@ -52,10 +52,10 @@ quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"
 
 // -----
 
-quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"] {
+quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z"] {
 ^bb0(%x: !quern.tensor<["T", "K"], "act">, %b: !quern.tensor<["E", "N"], "float">, %g: !quern.tensor<["N"], "f32">,
      %w: !quern.tensor<["E", "N", "K"], "act">, %route: !quern.routing<["T", "E"]>, %h: !quern.tensor<["R", "N/2"], "act">,
-     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">, %v: !quern.tensor<["R"], "f32">):
+     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">):
   %c = quern.grouped_matmul %x by token, %w by expert columns "N" reduce "K"
       : !quern.tensor<["T", "K"], "act">, !quern.tensor<["E", "N", "K"], "act"> -> !quern.rows<"N">
   // expected-error@+1 {{'quern.store' op region must have one f32 argument for each of the 1 reads}}
@@ -69,10 +69,10 @@ quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"
 
 // -----
 
-quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"] {
+quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z"] {
 ^bb0(%x: !quern.tensor<["T", "K"], "act">, %b: !quern.tensor<["E", "N"], "float">, %g: !quern.tensor<["N"], "f32">,
      %w: !quern.tensor<["E", "N", "K"], "act">, %route: !quern.routing<["T", "E"]>, %h: !quern.tensor<["R", "N/2"], "act">,
-     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">, %v: !quern.tensor<["R"], "f32">):
+     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">):
   %c = quern.grouped_matmul %x by token, %w by expert columns "N" reduce "K"
       : !quern.tensor<["T", "K"], "act">, !quern.tensor<["E", "N", "K"], "act"> -> !quern.rows<"N">
   // expected-error@+1 {{'quern.store' op region must have one f32 argument for each of the 1 reads}}
@@ -87,13 +87,13 @@ quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"
 
 // -----
 
-quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"] {
+quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z"] {
 ^bb0(%x: !quern.tensor<["T", "K"], "act">, %b: !quern.tensor<["E", "N"], "float">, %g: !quern.tensor<["N"], "f32">,
      %w: !quern.tensor<["E", "N", "K"], "act">, %route: !quern.routing<["T", "E"]>, %h: !quern.tensor<["R", "N/2"], "act">,
-     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">, %v: !quern.tensor<["R"], "f32">):
+     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">):
   %c = quern.grouped_matmul %x by token, %w by expert columns "N" reduce "K"
       : !quern.tensor<["T", "K"], "act">, !quern.tensor<["E", "N", "K"], "act"> -> !quern.rows<"N">
-  // expected-error@+1 {{'quern.store' op writes to a value that is not an output of the kernel}}
+  // expected-error@+1 {{'quern.store' op writes to a value that is not an output of the kernel [assign.target]}}
   quern.store %x columns "N/2" reads(%c) rows [row] muls [1] offsets ["0"]
       : !quern.tensor<["T", "K"], "act">, (!quern.rows<"N">) {
   ^bb0(%0: f32):
@@ -104,30 +104,13 @@ quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"
 
 // -----
 
-quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"] {
+quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z"] {
 ^bb0(%x: !quern.tensor<["T", "K"], "act">, %b: !quern.tensor<["E", "N"], "float">, %g: !quern.tensor<["N"], "f32">,
      %w: !quern.tensor<["E", "N", "K"], "act">, %route: !quern.routing<["T", "E"]>, %h: !quern.tensor<["R", "N/2"], "act">,
-     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">, %v: !quern.tensor<["R"], "f32">):
+     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">):
   %c = quern.grouped_matmul %x by token, %w by expert columns "N" reduce "K"
       : !quern.tensor<["T", "K"], "act">, !quern.tensor<["E", "N", "K"], "act"> -> !quern.rows<"N">
-  // expected-error@+1 {{'quern.store' op output has 1 dimensions; expected 2}}
-  quern.store %v columns "N/2" reads(%c) rows [row] muls [1] offsets ["0"]
-      : !quern.tensor<["R"], "f32">, (!quern.rows<"N">) {
-  ^bb0(%0: f32):
-    quern.yield %0 : f32
-  }
-  quern.return
-}
-
-// -----
-
-quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"] {
-^bb0(%x: !quern.tensor<["T", "K"], "act">, %b: !quern.tensor<["E", "N"], "float">, %g: !quern.tensor<["N"], "f32">,
-     %w: !quern.tensor<["E", "N", "K"], "act">, %route: !quern.routing<["T", "E"]>, %h: !quern.tensor<["R", "N/2"], "act">,
-     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">, %v: !quern.tensor<["R"], "f32">):
-  %c = quern.grouped_matmul %x by token, %w by expert columns "N" reduce "K"
-      : !quern.tensor<["T", "K"], "act">, !quern.tensor<["E", "N", "K"], "act"> -> !quern.rows<"N">
-  // expected-error@+1 {{'quern.store' op columns 'N*2' is not a dimension}}
+  // expected-error@+1 {{'quern.store' op columns 'N*2' is not a dimension [dim.form]}}
   quern.store %h columns "N*2" reads(%c) rows [row] muls [1] offsets ["0"]
       : !quern.tensor<["R", "N/2"], "act">, (!quern.rows<"N">) {
   ^bb0(%0: f32):
@@ -138,9 +121,9 @@ quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"
 
 // -----
 
-quern.kernel @k params ["x", "b"] outputs ["y"] {
+quern.kernel @k params ["x", "b"] outputs ["y"] attributes {rows = "T"} {
 ^bb0(%x: !quern.tensor<["T", "K"], "act">, %b: !quern.tensor<["E", "N"], "float">, %y: !quern.tensor<["T", "N"], "f32">):
-  // expected-error@+1 {{'quern.combine' op adds rows by token, but the kernel has no routing}}
+  // expected-error@+1 {{'quern.combine' op adds rows by token, but the kernel has no routing [row.routing]}}
   quern.combine %y columns "N" reads(%x) rows [row] muls [1] offsets ["0"]
       : !quern.tensor<["T", "N"], "f32">, (!quern.tensor<["T", "K"], "act">) {
   ^bb0(%0: f32):
@@ -151,13 +134,13 @@ quern.kernel @k params ["x", "b"] outputs ["y"] {
 
 // -----
 
-quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"] {
+quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z"] {
 ^bb0(%x: !quern.tensor<["T", "K"], "act">, %b: !quern.tensor<["E", "N"], "float">, %g: !quern.tensor<["N"], "f32">,
      %w: !quern.tensor<["E", "N", "K"], "act">, %route: !quern.routing<["T", "E"]>, %h: !quern.tensor<["R", "N/2"], "act">,
-     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">, %v: !quern.tensor<["R"], "f32">):
+     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">):
   %c = quern.grouped_matmul %x by token, %w by expert columns "N" reduce "K"
       : !quern.tensor<["T", "K"], "act">, !quern.tensor<["E", "N", "K"], "act"> -> !quern.rows<"N">
-  // expected-error@+1 {{'quern.combine' op adds into an output of bf16; expected f32}}
+  // expected-error@+1 {{'quern.combine' op adds into an output of bf16; expected f32 [type.combine]}}
   quern.combine %z columns "N" reads(%c) rows [row] muls [1] offsets ["0"]
       : !quern.tensor<["T", "N"], "bf16">, (!quern.rows<"N">) {
   ^bb0(%0: f32):
@@ -168,13 +151,13 @@ quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"
 
 // -----
 
-quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"] {
+quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z"] {
 ^bb0(%x: !quern.tensor<["T", "K"], "act">, %b: !quern.tensor<["E", "N"], "float">, %g: !quern.tensor<["N"], "f32">,
      %w: !quern.tensor<["E", "N", "K"], "act">, %route: !quern.routing<["T", "E"]>, %h: !quern.tensor<["R", "N/2"], "act">,
-     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">, %v: !quern.tensor<["R"], "f32">):
+     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">):
   %c = quern.grouped_matmul %x by token, %w by expert columns "N" reduce "K"
       : !quern.tensor<["T", "K"], "act">, !quern.tensor<["E", "N", "K"], "act"> -> !quern.rows<"N">
-  // expected-error@+1 {{'quern.store' op output has 'T' lines, but by row it needs 'R'}}
+  // expected-error@+1 {{'quern.store' op output has 'T' lines, but by row it needs 'R' [assign.row]}}
   quern.store %y columns "N" reads(%c) rows [row] muls [1] offsets ["0"]
       : !quern.tensor<["T", "N"], "f32">, (!quern.rows<"N">) {
   ^bb0(%0: f32):
@@ -185,13 +168,13 @@ quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"
 
 // -----
 
-quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"] {
+quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z"] {
 ^bb0(%x: !quern.tensor<["T", "K"], "act">, %b: !quern.tensor<["E", "N"], "float">, %g: !quern.tensor<["N"], "f32">,
      %w: !quern.tensor<["E", "N", "K"], "act">, %route: !quern.routing<["T", "E"]>, %h: !quern.tensor<["R", "N/2"], "act">,
-     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">, %v: !quern.tensor<["R"], "f32">):
+     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">):
   %c = quern.grouped_matmul %x by token, %w by expert columns "N" reduce "K"
       : !quern.tensor<["T", "K"], "act">, !quern.tensor<["E", "N", "K"], "act"> -> !quern.rows<"N">
-  // expected-error@+1 {{'quern.store' op the output's last dimension is 'N/2', but columns is 'N'}}
+  // expected-error@+1 {{'quern.store' op the output's last dimension is 'N/2', but columns is 'N' [assign.column]}}
   quern.store %h columns "N" reads(%c) rows [row] muls [1] offsets ["0"]
       : !quern.tensor<["R", "N/2"], "act">, (!quern.rows<"N">) {
   ^bb0(%0: f32):
@@ -202,9 +185,9 @@ quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"
 
 // -----
 
-quern.kernel @k params ["x", "b"] outputs ["y"] {
+quern.kernel @k params ["x", "b"] outputs ["y"] attributes {rows = "T"} {
 ^bb0(%x: !quern.tensor<["T", "K"], "act">, %b: !quern.tensor<["E", "N"], "float">, %y: !quern.tensor<["T", "N"], "f32">):
-  // expected-error@+1 {{'quern.store' op reads by expert, but the kernel has no routing}}
+  // expected-error@+1 {{'quern.store' op reads by expert, but the kernel has no routing [row.routing]}}
   quern.store %y columns "N" reads(%b) rows [expert] muls [1] offsets ["0"]
       : !quern.tensor<["T", "N"], "f32">, (!quern.tensor<["E", "N"], "float">) {
   ^bb0(%0: f32):
@@ -215,10 +198,10 @@ quern.kernel @k params ["x", "b"] outputs ["y"] {
 
 // -----
 
-quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"] {
+quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z"] {
 ^bb0(%x: !quern.tensor<["T", "K"], "act">, %b: !quern.tensor<["E", "N"], "float">, %g: !quern.tensor<["N"], "f32">,
      %w: !quern.tensor<["E", "N", "K"], "act">, %route: !quern.routing<["T", "E"]>, %h: !quern.tensor<["R", "N/2"], "act">,
-     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">, %v: !quern.tensor<["R"], "f32">):
+     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">):
   %c = quern.grouped_matmul %x by token, %w by expert columns "N" reduce "K"
       : !quern.tensor<["T", "K"], "act">, !quern.tensor<["E", "N", "K"], "act"> -> !quern.rows<"N">
   // expected-error@+1 {{'quern.store' op region must end with quern.yield}}
@@ -232,10 +215,10 @@ quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"
 
 // -----
 
-quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"] {
+quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z"] {
 ^bb0(%x: !quern.tensor<["T", "K"], "act">, %b: !quern.tensor<["E", "N"], "float">, %g: !quern.tensor<["N"], "f32">,
      %w: !quern.tensor<["E", "N", "K"], "act">, %route: !quern.routing<["T", "E"]>, %h: !quern.tensor<["R", "N/2"], "act">,
-     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">, %v: !quern.tensor<["R"], "f32">):
+     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">):
   %c = quern.grouped_matmul %x by token, %w by expert columns "N" reduce "K"
       : !quern.tensor<["T", "K"], "act">, !quern.tensor<["E", "N", "K"], "act"> -> !quern.rows<"N">
   quern.store %h columns "N/2" reads(%c) rows [row] muls [1] offsets ["0"]
@@ -250,10 +233,10 @@ quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"
 
 // -----
 
-quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"] {
+quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z"] {
 ^bb0(%x: !quern.tensor<["T", "K"], "act">, %b: !quern.tensor<["E", "N"], "float">, %g: !quern.tensor<["N"], "f32">,
      %w: !quern.tensor<["E", "N", "K"], "act">, %route: !quern.routing<["T", "E"]>, %h: !quern.tensor<["R", "N/2"], "act">,
-     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">, %v: !quern.tensor<["R"], "f32">):
+     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">):
   %c = quern.grouped_matmul %x by token, %w by expert columns "N" reduce "K"
       : !quern.tensor<["T", "K"], "act">, !quern.tensor<["E", "N", "K"], "act"> -> !quern.rows<"N">
   quern.combine %y columns "N" reads(%c) rows [row] muls [1] offsets ["0"]
@@ -268,10 +251,10 @@ quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"
 
 // -----
 
-quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"] {
+quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z"] {
 ^bb0(%x: !quern.tensor<["T", "K"], "act">, %b: !quern.tensor<["E", "N"], "float">, %g: !quern.tensor<["N"], "f32">,
      %w: !quern.tensor<["E", "N", "K"], "act">, %route: !quern.routing<["T", "E"]>, %h: !quern.tensor<["R", "N/2"], "act">,
-     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">, %v: !quern.tensor<["R"], "f32">):
+     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">):
   %c = quern.grouped_matmul %x by token, %w by expert columns "N" reduce "K"
       : !quern.tensor<["T", "K"], "act">, !quern.tensor<["E", "N", "K"], "act"> -> !quern.rows<"N">
   quern.store %h columns "N/2" reads(%c) rows [row] muls [1] offsets ["0"]
@@ -286,10 +269,10 @@ quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"
 
 // -----
 
-quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z", "v"] {
+quern.kernel @k params ["x", "b", "g", "w", "route"] outputs ["h", "y", "z"] {
 ^bb0(%x: !quern.tensor<["T", "K"], "act">, %b: !quern.tensor<["E", "N"], "float">, %g: !quern.tensor<["N"], "f32">,
      %w: !quern.tensor<["E", "N", "K"], "act">, %route: !quern.routing<["T", "E"]>, %h: !quern.tensor<["R", "N/2"], "act">,
-     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">, %v: !quern.tensor<["R"], "f32">):
+     %y: !quern.tensor<["T", "N"], "f32">, %z: !quern.tensor<["T", "N"], "bf16">):
   %c = quern.grouped_matmul %x by token, %w by expert columns "N" reduce "K"
       : !quern.tensor<["T", "K"], "act">, !quern.tensor<["E", "N", "K"], "act"> -> !quern.rows<"N">
   quern.store %h columns "N/2" reads(%c) rows [row] muls [1] offsets ["0"]
