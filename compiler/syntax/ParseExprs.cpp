@@ -220,10 +220,7 @@ Parser::Tree Parser::parseFactor() {
     return inner;
   }
   if (!is(Tok::Name) || peek(1).kind != Tok::LBracket) {
-    if (is(Tok::Name) && peek(1).kind != Tok::Failed) {
-      fail(peek().loc, fmt::format("found {}, expected {}", quoted(peek().text), what), "sum.factors");
-      return {};
-    }
+    if (peek(1).kind == Tok::Failed) take();
     unexpected(what, "sum.factors");
     return {};
   }

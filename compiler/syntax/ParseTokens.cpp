@@ -55,16 +55,13 @@ bool Parser::parseNumber(double &value) {
 }
 
 bool Parser::fail(Loc loc, std::string message, std::string_view rule) {
-  if (!failure) failure = source.error(loc, std::move(message), rule);
+  if (failure) return false;
+  // Where the lexer stopped, what the parser makes of the half statement before is no help.
+  failure = is(Tok::Failed) ? tokens.failure : source.error(loc, std::move(message), rule);
   return false;
 }
 
 bool Parser::unexpected(std::string_view expected, std::string_view rule) {
-  if (failure) return false;
-  if (is(Tok::Failed)) {
-    failure = tokens.failure;
-    return false;
-  }
   std::string found = is(Tok::End) ? "the end of the file" : quoted(peek().text);
   return fail(peek().loc, fmt::format("found {}, expected {}", found, expected), rule);
 }
