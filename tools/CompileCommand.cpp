@@ -1,13 +1,13 @@
 // `quern compile`: prints a stage of compilation, from .qn text or from the text of an earlier stage.
 #include "compiler/syntax/Syntax.h"
 #include "runtime/jit/Jit.h"
+#include "runtime/launch/Request.h"
 #include "tools/Commands.h"
 #include "tools/Load.h"
 #include "tools/Options.h"
 #include <cstdio>
 #include <fmt/format.h>
 #include <memory>
-#include <set>
 
 namespace quern::tools {
 namespace {
@@ -16,41 +16,41 @@ struct CompileOptions {
   std::string emit = "quern", inputStage, schedule, outputFile;
 };
 
-/// The key of a call with contiguous tensors of the given options, without any data.
-Expected<jit::Request> makeRequest(const syntax::Program &program, const syntax::Kernel &kernel,
-                                   const CompileOptions &options) {
+/// The request of a call with contiguous tensors of these options, made without any data.
+Expected<jit::Request> requestFor(const syntax::Program &program, const syntax::Kernel &kernel,
+                                  const CompileOptions &options) {
   auto call = options.call.resolve();
   if (!call) return call.takeError();
   auto chosen = oracle::chooseDims(kernel, call->dims, call->routing);
   if (!chosen) return chosen.takeError();
-  jit::Request request;
-  request.program = &program;
-  request.kernel = kernel.name;
-  request.act = call->act;
-  request.features = options.call.features;
+  auto dtype = [&](const syntax::Param &p) {
+    return p.elem.kind == syntax::ElemType::Literal ? p.elem.literal : call->act;
+  };
+  std::vector<Arg> args;
+  for (const syntax::Param &p : kernel.params) {
+    if (p.kind == syntax::Param::Packed) {
+      PackedView view;
+      view.codec = program.findCodec(p.codec);
+      view.dtype = call->quant, view.layout = call->layout;
+      view.shape.block = call->block ? call->block : view.codec->block;
+      args.push_back(view);
+    } else if (p.kind == syntax::Param::Routing) {
+      args.push_back(RoutingView{});
+    } else if (p.kind == syntax::Param::Scalar) {
+      args.push_back(0.0);
+    } else {
+      args.push_back(TensorView{nullptr, dtype(p), {}, {}});
+    }
+  }
+  Binding binding{chosen->dims, call->act, {}};
+  binding.dims.erase("top_k");
+  for (const syntax::Param &p : kernel.outputs) binding.outputs.push_back({p.name, dtype(p), {}});
+  jit::Request request = makeRequest(program, kernel, binding, args);
   request.schedule = options.schedule;
-  // Rows and experts vary from call to call and are not compiled in.
-  std::set<std::string> variable = {"R", "top_k", kernel.rows.sym};
-  if (kernel.routing >= 0)
-    for (const syntax::Dim &d : kernel.params[kernel.routing].dims) variable.insert(d.sym);
-  for (const auto &[name, value] : chosen->dims)
-    if (!variable.count(name)) request.dims[name] = value;
   std::vector<std::string> compiledIn;
   for (const std::string &name : chosen->chosen)
     if (request.dims.count(name)) compiledIn.push_back(fmt::format("{}={}", name, request.dims[name]));
   if (!compiledIn.empty()) fmt::print(stderr, "chosen here: {}\n", fmt::join(compiledIn, ", "));
-
-  auto key = [&](const syntax::Param &p) {
-    jit::OperandKey k;
-    k.dtype = p.elem.kind == syntax::ElemType::Literal ? p.elem.literal : call->act;
-    if (p.kind == syntax::Param::Packed) {
-      k.dtype = call->quant, k.layout = call->layout;
-      k.block = call->block ? call->block : program.findCodec(p.codec)->block;
-    }
-    return k;
-  };
-  for (const syntax::Param &p : kernel.params) request.params.push_back(key(p));
-  for (const syntax::Param &p : kernel.outputs) request.outputs.push_back(key(p));
   return request;
 }
 
@@ -62,7 +62,8 @@ Expected<std::string> produce(const CompileOptions &options) {
   if (!options.inputStage.empty() && options.inputStage != "ast") {
     emit.inputStage = options.inputStage;
     emit.inputText = std::move(source->text);
-    emit.request.features = options.call.features;
+    if (auto features = options.call.resolve(); !features)
+      return features.takeError(); // sets QUERN_CPU_FEATURES
     emit.request.schedule = options.schedule;
     return jit::emitThroughLibrary(emit);
   }
@@ -71,7 +72,7 @@ Expected<std::string> produce(const CompileOptions &options) {
   if (options.emit == "ast") return syntax::print(**program);
   auto kernel = pickKernel(**program, options.call.kernel);
   if (!kernel) return kernel.takeError();
-  auto request = makeRequest(**program, **kernel, options);
+  auto request = requestFor(**program, **kernel, options);
   if (!request) return request.takeError();
   emit.request = std::move(*request);
   return jit::emitThroughLibrary(emit);

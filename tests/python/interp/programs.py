@@ -182,6 +182,12 @@ class ProgramMaker:
                 atoms += self.column_atoms(lambda c: f"{name}[{row}, {c}]")
             else:
                 atoms.append(f"({self.sum('j')})")
+        if self.chance(0.2):  # a local over locals: their reads compose
+            name = self.local()
+            inner = [re.sub(r"\bj\b", "m", a) for a in atoms]
+            value = self.scalar(inner, 2)
+            self.stmts.append(f"{name}[{row}, m] = {' + '.join([value] + inner)}")
+            atoms = [f"{name}[{row}, j]"]
         extra = []
         if self.chance(0.4):
             extra.append(self.scale_atom())
