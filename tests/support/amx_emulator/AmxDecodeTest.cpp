@@ -131,6 +131,23 @@ TEST_F(AmxDecodeTest, RipRelative) {
   EXPECT_EQ(at, amxRipFormsEnd);
 }
 
+/// Encodings that no assembler picks: with VEX.B set, mod 0 and base 5 still mean disp32 alone, or
+/// RIP-relative; never r13.
+TEST_F(AmxDecodeTest, BaseFiveWithoutDisplacementIsNotR13) {
+  const uint8_t noBase[] = {0xC4, 0xC2, 0x7B, 0x4B, 0x04,
+                            0x0D, 0x00, 0x10, 0x00, 0x00}; // tileloadd 0x1000(,%rcx), %tmm0
+  at = noBase;
+  ASSERT_NO_FATAL_FAILURE(next(AmxKind::TileLoadD));
+  EXPECT_EQ(in.address, 0x1000u);
+  EXPECT_EQ(in.stride, registers[1]);
+  EXPECT_EQ(in.length, sizeof noBase);
+  const uint8_t rip[] = {0xC4, 0xC2, 0x78, 0x49, 0x05, 0xF0, 0xFF, 0xFF, 0xFF}; // ldtilecfg -16(%rip)
+  at = rip;
+  ASSERT_NO_FATAL_FAILURE(next(AmxKind::LdTileCfg));
+  EXPECT_EQ(in.address, reinterpret_cast<uint64_t>(rip) + sizeof rip - 16);
+  EXPECT_EQ(in.length, sizeof rip);
+}
+
 TEST_F(AmxDecodeTest, EveryTileNumber) {
   at = amxTileForms;
   for (int t = 0; t < 8; ++t) {

@@ -1,6 +1,7 @@
 // Everything that is not an emulated instruction belongs to somebody else: handlers before and after the
 // emulator, and the default.
 #include "AmxTestSupport.h"
+#include <sys/syscall.h>
 #include <unistd.h>
 
 using namespace quern;
@@ -57,11 +58,21 @@ TEST_F(AmxSignal, AnotherAmxInstructionReachesTheHandlerFromBefore) {
   EXPECT_EQ(oldHandler.calls, before + 1);
 }
 
+/// The signal arrives when the next instruction is an AMX one: that instruction must run once, and the
+/// handler be called once.
 TEST_F(AmxSignal, ASentSignalIsNotTakenForATrap) {
-  const uint64_t before = oldHandler.calls;
-  EXPECT_EQ(0, raise(SIGILL));
+  const uint64_t before = oldHandler.calls,
+                 released = quern_amx_emulator_count(static_cast<int>(AmxKind::TileRelease));
+  long result = SYS_tgkill;
+  asm volatile("syscall\n tilerelease"
+               : "+a"(result)
+               : "D"(static_cast<long>(getpid())), "S"(syscall(SYS_gettid)), "d"(static_cast<long>(SIGILL))
+               : "rcx", "r11", "memory");
+  EXPECT_EQ(result, 0);
   EXPECT_EQ(oldHandler.calls, before + 1);
   EXPECT_LE(oldHandler.code, 0);
+  EXPECT_EQ(quern_amx_emulator_count(static_cast<int>(AmxKind::TileRelease)),
+            released + (nativeHardware ? 0 : 1));
 }
 
 TEST_F(AmxSignal, ALaterSigactionStandsBehindTheEmulator) {

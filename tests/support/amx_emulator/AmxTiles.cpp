@@ -38,13 +38,11 @@ Fault loadConfig(TileState &state, const Instruction &instruction) {
 }
 
 void storeConfig(const TileState &state, const Instruction &instruction) {
-  uint8_t config[64] = {};
-  if (state.palette != 0) {
-    config[0] = state.palette;
-    config[1] = state.startRow;
-    std::memcpy(config + 16, state.colsb, sizeof state.colsb);
-    std::memcpy(config + 48, state.rows, sizeof state.rows);
-  }
+  uint8_t config[64] = {}; // stays so in the INIT state, where all fields are zero
+  config[0] = state.palette;
+  config[1] = state.startRow;
+  std::memcpy(config + 16, state.colsb, sizeof state.colsb);
+  std::memcpy(config + 48, state.rows, sizeof state.rows);
   std::memcpy(reinterpret_cast<void *>(instruction.address), config, sizeof config);
 }
 
@@ -65,7 +63,6 @@ Fault checkTransfer(const TileState &state, int tile) {
 Fault load(TileState &state, const Instruction &in) {
   const int t = in.dest;
   if (Fault fault = checkTransfer(state, t)) return fault;
-  if (state.startRow == 0) std::memset(state.data[t], 0, sizeof state.data[t]);
   for (; state.startRow < state.rows[t]; ++state.startRow) {
     uint8_t *row = state.data[t][state.startRow];
     const auto *memory = reinterpret_cast<const uint8_t *>(in.address + state.startRow * in.stride);
