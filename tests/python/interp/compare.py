@@ -19,12 +19,17 @@ from .programs import make_program, mutate
 class Batch:
     """One `quern run-batch` process."""
 
-    def __init__(self, quern):
+    def __init__(self, quern, threads=1):
+        self.quern, self.threads = quern, threads
+        self.start()
+
+    def start(self):
+        environment = os.environ | {"QUERN_NUM_THREADS": str(self.threads)}
         self.stderr = tempfile.TemporaryFile()
-        self.process = subprocess.Popen([quern, "run-batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr)
+        self.process = subprocess.Popen([self.quern, "run-batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr, env=environment)
 
     def ask(self, request):
-        """The answer; a process that died gives {"ok": False, "kind": "crash"}."""
+        """The answer; a process that died gives {"ok": False, "kind": "crash"} and is started anew."""
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
@@ -36,7 +41,9 @@ class Batch:
         self.process.wait()
         self.stderr.seek(0)
         text = self.stderr.read().decode(errors="replace")
-        return {"ok": False, "kind": "crash", "error": f"exit code {self.process.returncode}\n{text}"}
+        code = self.process.returncode
+        self.start()
+        return {"ok": False, "kind": "crash", "error": f"exit code {code}\n{text}"}
 
     def close(self):
         self.process.stdin.close()
@@ -55,12 +62,9 @@ class Case:
 
     def request(self, target):
         out = {"text": self.text, "target": target}
-        if not self.error:
+        if self.kernel is not None:
             out |= {"kernel": self.kernel.name, "args": [argument(v) for v in self.arguments.values()]}
         return out
-
-    def act(self):
-        return next((self.arguments[p.name].dtype for p in self.kernel.params if p.kind == "tensor" and p.type == "act"), "f32")
 
     def __str__(self):
         out = f"seed {self.seed}\n{self.text}"
@@ -91,7 +95,6 @@ def make_case(seed, mutant=False, special=False, layout=None):
     kernels = list(program.kernels.values())
     dims = choose_dims(rng, kernels[0]) if kernels else None
     if dims is None:  # nothing to run; the text alone is compared
-        case.kernel = None
         return case
     case.kernel = kernels[0]
     case.arguments = DataMaker(rng, program, case.kernel, dims, special, layout).run()
