@@ -38,14 +38,15 @@ bool Weights::vectorized() const {
   return packed() && schedule.isa >= Isa::Avx2 && scaleStep() > 1 && n >= 32 && k >= 64;
 }
 
-Value Weights::scaleIndex(Value row, Value kk) {
-  if (!retiledScales()) return e.div(e.add(e.mul(row, k), kk), operand.block);
+Value Weights::scaleIndex(Value row, int64_t r, Value kk) {
+  if (!retiledScales()) return e.div(e.add(e.mul(e.add(row, r), k), kk), operand.block);
   int64_t perRow = k / operand.block;
   Value segment = e.div(kk, operand.block);
   Value tiled = e.add(e.mul(e.add(e.mul(e.div(row, 32), perRow), segment), 32), e.rem(row, 32));
-  if (n % 32 == 0) return tiled;
+  // A constant distance from the first row: one address serves all rows of a block.
+  if (n % 32 == 0) return e.add(tiled, r);
   Value plain = e.add(e.mul(row, perRow), segment);
-  return e.select(e.lt(row, e.c(mainRows())), tiled, plain);
+  return e.select(e.lt(row, e.c(mainRows())), e.add(tiled, r), e.add(plain, r * perRow));
 }
 
 Value Weights::scaleAt(Value index) {
@@ -117,15 +118,15 @@ Value Weights::line(Value row, Value kb) {
   return e.at(codes, e.add(e.mul(block, 1024), e.mul(e.rem(row, 32), 32)));
 }
 
-void Weights::decodePair(Value row, Value kb, const std::function<void(int, int64_t, Value)> &emit) {
-  Value address = line(row, kb);
+void Weights::decodePair(Value row, int64_t r0, Value kb, const std::function<void(int, int64_t, Value)> &emit) {
+  Value address = e.at(line(row, kb), r0 * 32);
   bool twoScales = scaleStep() == 32;
   Value tables[2][2]; // [row][half of the 64]
   for (int r = 0; r < 2; ++r)
-    for (int h = 0; h < 2; ++h)
-      tables[r][h] = h && !twoScales
-                         ? tables[r][0]
-                         : lookupTable(productTable(scaleIndex(e.add(row, r), e.add(e.mul(kb, 64), 32 * h))));
+    for (int h = 0; h < 2; ++h) {
+      if (h && !twoScales) tables[r][h] = tables[r][0];
+      else tables[r][h] = lookupTable(productTable(scaleIndex(row, r0 + r, e.add(e.mul(kb, 64), 32 * h))));
+    }
   if (dot == Dot::Bf16) {
     Value words = e.load(e.vec(32, e.i16()), address);
     for (int r = 0; r < 2; ++r)
@@ -145,7 +146,7 @@ void Weights::prefetchBlock(Value row, Value kb) {
   Value address = line(e.mul(e.div(row, 32), 32), kb);
   for (int i = 0; i < 16; ++i) e.prefetch(e.at(address, 64 * i));
   if (operand.block != 64 || !retiledScales()) return;
-  Value scale = scaleIndex(e.mul(e.div(row, 32), 32), e.mul(kb, 64));
+  Value scale = scaleIndex(e.mul(e.div(row, 32), 32), 0, e.mul(kb, 64));
   int64_t bytes = operand.codec.scale == syntax::ScaleType::F32    ? 4
                   : operand.codec.scale == syntax::ScaleType::BF16 ? 2
                                                                    : 1;
@@ -190,7 +191,7 @@ Value Weights::tableGlobal() {
 void Weights::decodeScalar(Value row, Value from, Value to, Value rowBuffer) {
   Value table = tableGlobal();
   e.forEach(from, to, 1, [&](Value kk) {
-    Value index = scaleIndex(row, kk);
+    Value index = scaleIndex(row, 0, kk);
     Value v = e.load(e.f32(), e.at(table, e.mul(codeAt(row, kk), 4)), 4);
     if (Value zero = zeroAt(index)) v = e.subf(v, zero);
     v = roundChain(e.mulf(v, scaleAt(index)));
@@ -200,79 +201,69 @@ void Weights::decodeScalar(Value row, Value from, Value to, Value rowBuffer) {
   });
 }
 
-void Weights::decodeDense(Value row, int64_t count, Value buffer) {
-  int64_t rowBytes = paddedK() * elementBytes();
-  auto element = [&](int64_t width) -> Type {
-    return width == 1 ? e.type(operand.dtype) : (Type)e.vec(width, e.type(operand.dtype));
-  };
-  for (int64_t r = 0; r < count; ++r) {
-    Value source = e.at(base, e.mul(e.add(row, r), rowStride)), target = e.at(buffer, r * rowBytes);
-    int64_t vectorEnd = operand.unitStride ? k / lanes * lanes : 0;
-    e.ifThen(e.lt(e.add(row, r), e.c(n)), [&] {
-      if (vectorEnd)
-        e.forEach(e.c(0), e.c(vectorEnd), lanes, [&](Value kk) {
-          Value v = e.load(element(lanes), e.at(source, e.mul(kk, byteSize(operand.dtype))),
-                           byteSize(operand.dtype));
-          if (dot == Dot::F32) v = e.widen(v);
-          e.store(v, e.at(target, e.mul(kk, elementBytes())), elementBytes());
-        });
-      if (vectorEnd < k)
-        e.forEach(e.c(vectorEnd), e.c(k), 1, [&](Value kk) {
-          Value v = e.load(element(1), e.at(source, e.mul(kk, kStride)), byteSize(operand.dtype));
-          if (dot == Dot::F32) v = e.widen(v);
-          e.store(v, e.at(target, e.mul(kk, elementBytes())), elementBytes());
-        });
-    });
-  }
+void Weights::clear(Value target, Value elements) {
+  Type zero = e.vec(16, dot == Dot::Bf16 ? e.i16() : e.i32());
+  e.forEach(e.c(0), elements, 16, [&](Value i) {
+    e.store(e.constantI(cast<VectorType>(zero), 0), e.at(target, e.mul(i, elementBytes())));
+  });
 }
 
-void Weights::decodeRows(Value row, int64_t count, Value buffer) {
-  int64_t rowBytes = paddedK() * elementBytes();
-  // Zeros beyond K (and in rows beyond N) meet zeros of the activations; nothing unset is ever multiplied.
-  auto zeroFill = [&](Value target, int64_t from) {
-    for (int64_t kk = from; kk < paddedK(); kk += 2)
-      e.store(arith::ConstantIntOp::create(e.b, e.loc, dot == Dot::Bf16 ? e.i32() : e.i64(), 0),
-              e.at(target, kk * elementBytes()), elementBytes());
+void Weights::decodeDense(Value row, int64_t count, Value from, Value to, int64_t pitch, Value buffer) {
+  int64_t bytes = byteSize(operand.dtype);
+  auto copy = [&](Value first, Value last, int64_t width, Value source, Value target) {
+    Type element = width == 1 ? e.type(operand.dtype) : (Type)e.vec(width, e.type(operand.dtype));
+    e.forEach(first, last, width, [&](Value kk) {
+      Value v = e.load(element, e.at(source, width == 1 ? e.mul(kk, kStride) : e.mul(kk, bytes)), int(bytes));
+      e.store(dot == Dot::F32 ? e.widen(v) : v, e.at(target, e.mul(e.sub(kk, from), elementBytes())), int(elementBytes()));
+    });
   };
+  for (int64_t r = 0; r < count; ++r)
+    e.ifThen(e.lt(e.add(row, r), e.c(n)), [&] {
+      Value source = e.at(base, e.mul(e.add(row, r), rowStride)), target = e.at(buffer, r * pitch * elementBytes());
+      Value whole = operand.unitStride ? e.sub(to, e.rem(e.sub(to, from), lanes)) : from;
+      if (operand.unitStride) copy(from, whole, lanes, source, target);
+      copy(whole, to, 1, source, target);
+    });
+}
+
+void Weights::decodeRows(Value row, int64_t count, Value block0, Value block1, int64_t pitch, Value buffer) {
+  Value from = e.mul(block0, 64), to = e.min(e.mul(block1, 64), e.c(k)), first = e.mul(from, -elementBytes());
+  int64_t rowBytes = pitch * elementBytes();
+  // Zeros beyond K and in rows beyond N meet zeros of the activations: nothing unset is ever multiplied.
   if (!packed()) {
-    if (n % count || k < paddedK())
-      e.forEach(e.c(0), e.c(count * paddedK()), 16, [&](Value i) {
-        e.store(e.constantI(e.vec(16, dot == Dot::Bf16 ? e.i16() : e.i32()), 0),
-                e.at(buffer, e.mul(i, elementBytes())));
-      });
-    return decodeDense(row, count, buffer);
+    if (n % count || k % 64)
+      for (int64_t r = 0; r < count; ++r) clear(e.at(buffer, r * rowBytes), e.min(e.mul(e.sub(block1, block0), 64), e.c(pitch)));
+    return decodeDense(row, count, from, to, pitch, buffer);
   }
-  auto scalarRows = [&](Value from) {
+  auto scalarRows = [&](Value start) {
     e.forEach(e.c(0), e.c(count), 1, [&](Value r) {
       Value target = e.at(buffer, e.mul(r, rowBytes)), absolute = e.add(row, r);
-      Value end = e.select(e.lt(absolute, e.c(n)), e.c(k), e.c(0));
-      decodeScalar(absolute, from, end, target);
+      Value end = n % 32 ? e.select(e.lt(absolute, e.c(n)), to, start) : to;
       if (n % 32)
-        e.ifThen(e.le(e.c(n), absolute), [&] {
-          e.forEach(e.c(0), e.c(paddedK()), 16, [&](Value i) {
-            e.store(e.constantI(e.vec(16, dot == Dot::Bf16 ? e.i16() : e.i32()), 0),
-                    e.at(target, e.mul(i, elementBytes())));
-          });
-        });
+        e.ifThen(e.le(e.c(n), absolute), [&] { clear(target, e.mul(e.sub(block1, block0), 64)); });
+      decodeScalar(absolute, start, end, e.at(target, first));
     });
   };
-  if (k % 64) // positions beyond K inside the last 32 are scattered by the split order: clear the whole last
-              // block first
-    for (int64_t r = 0; r < count; ++r) zeroFill(e.at(buffer, r * rowBytes), k / 64 * 64);
-  if (!vectorized()) return scalarRows(e.c(0));
+  // The split order scatters the positions beyond K over the last 32: clear the whole last block first.
+  if (k % 64)
+    e.ifThen(e.lt(e.c(mainBlocks()), block1), [&] {
+      for (int64_t r = 0; r < count; ++r)
+        clear(e.at(buffer, e.add(e.mul(e.sub(e.c(mainBlocks()), block0), 64 * elementBytes()), r * rowBytes)), e.c(64));
+    });
+  if (!vectorized()) return scalarRows(from);
   auto vectors = [&] {
-    e.forEach(e.c(0), e.c(mainBlocks()), 1, [&](Value kb) {
-      for (int64_t r = 0; r < count; r += 2) {
-        Value target = e.at(buffer, e.mul(kb, 64 * elementBytes()));
-        decodePair(e.add(row, r), kb, [&](int which, int64_t position, Value v) {
+    Value end = e.min(block1, e.c(mainBlocks()));
+    e.forEach(block0, end, 1, [&](Value kb) {
+      Value target = e.at(buffer, e.mul(e.sub(kb, block0), 64 * elementBytes()));
+      for (int64_t r = 0; r < count; r += 2)
+        decodePair(row, r, kb, [&](int which, int64_t position, Value v) {
           e.store(v, e.at(target, (r + which) * rowBytes + position * elementBytes()));
         });
-      }
     });
-    if (k % 64) scalarRows(e.c(k / 64 * 64));
+    if (k % 64) scalarRows(e.mul(end, 64));
   };
   if (n % 32 == 0) return vectors();
-  e.ifThen(e.lt(row, e.c(mainRows())), vectors, [&] { scalarRows(e.c(0)); });
+  e.ifThen(e.lt(row, e.c(mainRows())), vectors, [&] { scalarRows(from); });
 }
 
 } // namespace quern::cpu

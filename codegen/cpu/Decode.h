@@ -36,12 +36,14 @@ public:
   int64_t rowsTotal() const { return n; }
   int64_t depth() const { return k; }
 
-  /// Decodes rows row, row+1 (row even, below mainRows()) of K block `kb` in registers and hands out each
-  /// unit: emit(row in the pair, first position inside the block in storage order, vector).
-  void decodePair(Value row, Value kb, const std::function<void(int, int64_t, Value)> &emit);
+  /// Decodes rows row + r, row + r + 1 (r even; all in one panel of 32 below mainRows()) of K block `kb` in
+  /// registers and hands out each unit: emit(row in the pair, position inside the block in storage order,
+  /// vector).
+  void decodePair(Value row, int64_t r, Value kb, const std::function<void(int, int64_t, Value)> &emit);
 
-  /// Decodes rows [row, row + count) x all K (zeros beyond K and beyond N) to buffer[count][paddedK()].
-  void decodeRows(Value row, int64_t count, Value buffer);
+  /// Decodes rows [row, row + count) x K blocks [block0, block1) of 64 (zeros beyond K and beyond N) to
+  /// buffer[count][pitch], whose position 0 is the first of block0. count divides 32, row is a multiple of it.
+  void decodeRows(Value row, int64_t count, Value block0, Value block1, int64_t pitch, Value buffer);
 
   /// Asks the caches for K block `kb` of the 32-row panel that holds `row` (all of its lines and scales).
   void prefetchBlock(Value row, Value kb);
@@ -60,7 +62,7 @@ private:
 
   int64_t scaleStep() const; // 64 or 32: codes of one row that surely share a scale; 1: no vector path
   bool retiledScales() const { return k % operand.block == 0; }
-  Value scaleIndex(Value row, Value kk); // element index of the scale of (row, kk)
+  Value scaleIndex(Value row, int64_t r, Value kk); // element index for (row + r, kk), rows of one panel
   Value scaleAt(Value index);            // as f32
   Value zeroAt(Value index);             // as f32, or null
   Value roundChain(Value v); // f32 (scalar or vector): to the quantization dtype, then to `act`, still f32
@@ -70,7 +72,9 @@ private:
   Value line(Value row, Value kb); // address of the 64-byte line of rows row, row+1
   void decodeScalar(Value row, Value from, Value to, Value rowBuffer); // one row, [from, to), any region
   Value codeAt(Value row, Value kk);                                   // i64 0..15
-  void decodeDense(Value row, int64_t count, Value buffer);
+  // Elements [from, to) of K.
+  void decodeDense(Value row, int64_t count, Value from, Value to, int64_t pitch, Value buffer);
+  void clear(Value target, Value elements);
   Value tableGlobal();
   Value position(Value kk); // storage position of kk inside its row
 };

@@ -75,10 +75,17 @@ struct Step {
     if (!r.hasColumn) return e.splat(vectorType(), e.widen(e.load(e.type(x.dtype), address, int(bytes))));
     Value column = e.add(e.mul(e.add(j0, j), r.mul), r.offset);
     if (x.unitStride && r.mul > 0) {
-      // The loaded run ends at the last element picked, so that nothing beyond the tensor is touched.
-      int64_t count = (width - 1) * r.mul + 1;
-      Value loaded = e.load(e.vec(count, e.type(x.dtype)), e.at(address, e.mul(column, bytes)), int(bytes));
-      return e.widen(pick(loaded, r.mul, 0));
+      // One load serves every read of this operand with the same base. It ends at the highest phase that is
+      // read, so that nothing beyond the tensor is touched.
+      int64_t base = blockBase(r), phase = 0;
+      for (const Read &other : write.reads)
+        if (other.kind == Read::OfTensor && other.index == r.index && other.row == r.row &&
+            other.mul == r.mul && other.hasColumn && blockBase(other) == base)
+          phase = std::max(phase, other.offset - base);
+      Value first = e.add(e.mul(e.add(j0, j), r.mul), base);
+      Value loaded = e.load(e.vec((width - 1) * r.mul + phase + 1, e.type(x.dtype)),
+                            e.at(address, e.mul(first, bytes)), int(bytes));
+      return e.widen(pick(loaded, r.mul, r.offset - base));
     }
     Value stride = e.mul(e.slot(segment.slots, x.slot + 1 + dim, e.i64()), bytes);
     Value v = e.constantF(vectorType(), {0.0f});

@@ -49,8 +49,8 @@ Schedule defaultSchedule(Isa isa) {
 
 std::string Schedule::str() const {
   return fmt::format(
-      "cpu isa={} dot={} lanes={} rows={} tokens={} fused={} tile={} chunk={} band={} segment={}", name(isa),
-      dot == Dot::Bf16 ? "bf16" : "f32", lanes, rows, tokens, fused, tile, chunk, band, segment);
+      "cpu isa={} dot={} lanes={} rows={} tokens={} fused={} decoded={} tile={} chunk={} band={} segment={}", name(isa),
+      dot == Dot::Bf16 ? "bf16" : "f32", lanes, rows, tokens, fused, decoded, tile, chunk, band, segment);
 }
 
 Expected<Schedule> Schedule::parse(std::string_view text, const Schedule &base) {
@@ -79,6 +79,7 @@ Expected<Schedule> Schedule::parse(std::string_view text, const Schedule &base) 
                        : key == "rows"    ? &s.rows
                        : key == "tokens"  ? &s.tokens
                        : key == "fused"   ? &s.fused
+                       : key == "decoded" ? &s.decoded
                        : key == "tile"    ? &s.tile
                        : key == "chunk"   ? &s.chunk
                        : key == "band"    ? &s.band
@@ -109,6 +110,7 @@ Status Schedule::validate() const {
   if (rows * tokens > (isa >= Isa::Avx512 ? 28 : 12))
     return bad("rows x tokens", "accumulators would not fit the register file");
   if (fused < 0 || fused > 4) return bad("fused", "must be 0..4");
+  if (decoded < 4 || decoded > 4096) return bad("decoded", "must be 4..4096 KB");
   if (tile < 0) return bad("tile", "must not be negative");
   if (tile && isa < Isa::Avx512) return bad("tile", "the tile kernel needs isa avx512 or more");
   if (isa == Isa::Amx && dot != Dot::Bf16) return bad("isa", "amx multiplies bf16; use dot=bf16");

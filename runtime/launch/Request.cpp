@@ -1,5 +1,6 @@
 // See Request.h.
 #include "runtime/launch/Request.h"
+#include <cstdlib>
 #include <fmt/format.h>
 #include <set>
 
@@ -13,6 +14,9 @@ jit::Request makeRequest(const syntax::Program &program, const syntax::Kernel &k
   r.program = &program;
   r.kernel = kernel.name;
   r.act = binding.act;
+  // Overrides fields of the default schedule ("rows=4 tokens=6"); for experiments and tests, read once.
+  static const char *schedule = std::getenv("QUERN_CPU_SCHEDULE");
+  if (schedule) r.schedule = schedule;
   // A symbol is compiled in when a column or a reduction runs over it; T, E and R change from call to call.
   std::set<std::string> free;
   if (kernel.routing >= 0)
