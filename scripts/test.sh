@@ -72,10 +72,10 @@ run_python() { "${pytest[@]}" tests --ignore tests/lint --ignore tests/lit --jun
 # a folder of their own: the corpus is only read. An input that ends the run is kept in build/logs.
 run_fuzz() {
   local fuzz=build-sanitize/bin/frontend-fuzz found=build/fuzz-found seconds=${QUERN_FUZZ_SECONDS:-60}
-  local options=(-print_final_stats=1 -timeout=10 -rss_limit_mb=2048 -artifact_prefix=build/logs/)
+  local options=(-print_final_stats=1 -timeout=10 -rss_limit_mb=2048 -artifact_prefix=build/logs/ -verbosity=0)
   mkdir -p "$found"
   "$fuzz" "${options[@]}" -runs=0 tests/fuzz/corpus &&
-    "$fuzz" "${options[@]}" -max_total_time="$seconds" "$found" tests/fuzz/corpus
+    "$fuzz" "${options[@]}" -dict=tests/fuzz/qn.dict -max_len=4096 -max_total_time="$seconds" "$found" tests/fuzz/corpus
 }
 
 report=()
