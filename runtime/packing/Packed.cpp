@@ -67,8 +67,7 @@ void decodeTable(const PackedView &view, int64_t e, int64_t block, DType out, vo
   float scale = loadScale(view.codec->scale, view.scales[e], index);
   for (int code = 0; code < 16; ++code) {
     float value = view.codec->table[code];
-    if (view.codec->hasZero)
-      value -= float(view.zeros[e][index]);
+    if (view.codec->hasZero) value -= float(view.zeros[e][index]);
     value *= scale;
     storeAs(out, values, code, roundTo(view.dtype, value));
   }

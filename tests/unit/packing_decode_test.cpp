@@ -147,7 +147,8 @@ TEST(PackingDecode, RealShapes) {
 }
 
 TEST(PackingDecode, TwoRoundings) {
-  // 1.0043 in f16 is 1.00390625, halfway between the bf16 neighbours, so 1.0; straight to bf16 it would be 1.0078125.
+  // 1.0043 in f16 is 1.00390625, halfway between the bf16 neighbours, so 1.0; straight to bf16 it would
+  // be 1.0078125.
   Codec codec;
   codec.table.fill(1.0f);
   float scale = 1.0043f;
