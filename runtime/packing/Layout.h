@@ -3,23 +3,23 @@
 //
 // Sizes never change: codes are N*K/2 bytes (K is even), scales are ceil(N*K/block) elements.
 //
-// Bnb: bitsandbytes' own order. Codes flattened row-major, two per byte; element 2j is the high nibble of
-// byte j when the codec
-//   says first = high, else the low one. Scale i belongs to flat elements [i*block, (i+1)*block).
+// Bnb: bitsandbytes' own order. Codes flattened row-major, two per byte; element 2j is the high nibble
+//   of byte j when the codec says first = high, else the low one. Scale i belongs to flat elements
+//   [i*block, (i+1)*block).
 //
 // Cpu: codes [N/32][K/64][1024 B] for the rows below N32 = N/32*32 and columns below K64 = K/64*64. In a 1 KB
-// block, line l
-//   (64 bytes, l = 0..15) holds rows 2l and 2l+1 of the 32; its little-endian 16-bit word j (j = 0..31)
-//   holds, from the lowest nibble up, the codes of (2l, j), (2l, 32+j), (2l+1, j), (2l+1, 32+j). Then the
-//   edge strips, in Bnb order and nibble order: columns K64..K of rows 0..N32 row by row ((K-K64)/2 bytes
-//   each), then rows N32..N whole (K/2 bytes each). Scales: when K % block == 0, [N/32][K/block][32] for rows
-//   below N32, then the rows N32..N in Bnb order; else Bnb order.
+//   block, line l (64 bytes, l = 0..15) holds rows 2l and 2l+1 of the 32; its little-endian 16-bit word j
+//   (j = 0..31) holds, from the lowest nibble up, the codes of (2l, j), (2l, 32+j), (2l+1, j), (2l+1, 32+j).
+//   Then the edge strips, in Bnb order and nibble order: columns K64..K of rows 0..N32 row by row ((K-K64)/2
+//   bytes each), then rows N32..N whole (K/2 bytes each).
+//   Scales: when K % block == 0, [N/32][K/block][32] for rows below N32, then the rows N32..N in Bnb order;
+//   else Bnb order.
 //
-// Gpu: codes [N/64][K/64][2048 B] of 2x2 units (facts: MMA rows g and g+8 are logical rows 2g and 2g+1): unit
-// (w,g,c,j) is
-//   16 bits = codes (n,k)(n,k+1)(n+1,k)(n+1,k+1), low nibble first, n = 2(8w+g), k = 2(c+4j), at byte
-//   (j>>2)*1024 + (32w+4g+c)*8 + (j&3)*2 of its block; edge strips after the full blocks as above with 64
-//   for 32. Scales: when block == 64 and K % 64 == 0, [K/64][N]; else Bnb order.
+// Gpu: codes [N/64][K/64][2048 B] of 2x2 units (in each slab of 16 rows, MMA rows g and g+8 are logical
+//   rows 2g and 2g+1): unit (w,g,c,j) is 16 bits = codes (n,k)(n,k+1)(n+1,k)(n+1,k+1), low nibble first,
+//   n = 2(8w+g), k = 2(c+4j), at byte (j>>2)*1024 + (32w+4g+c)*8 + (j&3)*2 of its block; edge strips after
+//   the full blocks as above with 64 for 32.
+//   Scales: when block == 64 and K % 64 == 0, [K/64][N]; else Bnb order.
 #pragma once
 #include "compiler/support/DType.h"
 #include "compiler/support/Error.h"
