@@ -17,7 +17,7 @@ DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 JIT_LIBRARY = Path(quern.__file__).parent / "libquern-jit.so"
 
 needs_jit = pytest.mark.skipif(
-    not (JIT_LIBRARY.exists() or "QUERN_JIT" in os.environ), reason=f"built without the compiler: no {JIT_LIBRARY.name} in the package"
+    not (JIT_LIBRARY.exists() or "QUERN_JIT_LIBRARY" in os.environ), reason=f"built without the compiler: no {JIT_LIBRARY.name} in the package"
 )
 
 
