@@ -1,5 +1,6 @@
 // tdpbf16ps against the plain model: every tile triple, every shape class, ordinary and extreme values.
 #include "AmxTestSupport.h"
+#include "AmxTiles.h"
 
 using namespace quern;
 using namespace quern::amxtest;
@@ -180,6 +181,32 @@ TEST(AmxDot, MxcsrIsNeitherUsedNorChanged) {
   EXPECT_EQ(up, 1 + 0x1p-23f);
   EXPECT_EQ(flushed, 0.0f);
   EXPECT_EQ(after, 0x7F80u);
+}
+
+/// The emulator picks one of two builds of the same loop by the CPU; here both run.
+TEST(AmxDot, BothBuildsAgree) {
+  if (!__builtin_cpu_supports("avx512f"))
+    GTEST_SKIP() << "no AVX-512 here: the other tests run the AVX2 build";
+  const unsigned seed = testSeed(), mxcsr = _mm_getcsr();
+  for (int values = 0; values < valueKinds; ++values) {
+    Source source{std::mt19937_64(seed + values), static_cast<Values>(values)};
+    alignas(64) float c[2][16][16];
+    alignas(64) uint16_t a[16][32], b[16][32];
+    for (auto &row : c[0])
+      for (auto &x : row) x = source.fp32();
+    std::memcpy(c[1], c[0], sizeof c[0]);
+    for (int i = 0; i < 512; ++i) a[i / 32][i % 32] = source.bf16(), b[i / 32][i % 32] = source.bf16();
+    using Rows = uint8_t (*)[64];
+    _mm_setcsr(0x9FC0);
+    amx::dotBf16Avx2(reinterpret_cast<Rows>(c[0]), reinterpret_cast<Rows>(a), reinterpret_cast<Rows>(b), 16,
+                     16, 16);
+    amx::dotBf16Avx512(reinterpret_cast<Rows>(c[1]), reinterpret_cast<Rows>(a), reinterpret_cast<Rows>(b), 16,
+                       16, 16);
+    _mm_setcsr(mxcsr);
+    for (int i = 0; i < 256; ++i)
+      ASSERT_TRUE(sameFloat(c[0][i / 16][i % 16], c[1][i / 16][i % 16]))
+          << valueNames[values] << " " << i << " seed " << seed;
+  }
 }
 
 } // namespace
