@@ -6,10 +6,14 @@ namespace quern::oracle {
 namespace {
 constexpr int64_t panelColumns = 16, groupRows = 4;
 
-// Wider vectors where the machine has them; a sanitizer build cannot resolve clones before its own start.
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !__has_feature(address_sanitizer)
+// Wider vectors where the machine has them. Not under the address sanitizer: its start-up comes after the
+// choice.
+#if defined(__clang__)
+#if defined(__x86_64__) && !__has_feature(address_sanitizer)
 #define QUERN_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
+#endif
+#endif
+#ifndef QUERN_CLONES
 #define QUERN_CLONES
 #endif
 

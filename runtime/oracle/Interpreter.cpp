@@ -175,24 +175,22 @@ class Interpreter {
       Vector line = evaluate(*lhs, chunk.row0 + r, reduced, nullptr);
       std::copy(line.begin(), line.end(), left.row(r));
     });
+    // Rule sum.index: both indices are plain variables, so column n and term k lie at [n, k].
     const Arg &arg = args[paramIndex(rhs->name)];
-    const std::vector<Index> &at = rhs->indices;
-    const Index &columnIndex = at[at.size() - 2], &reducedIndex = at.back();
     if (auto *packed = std::get_if<PackedView>(&arg)) {
       std::vector<float> &weights = decoded[rhs];
       if (weights.empty()) weights = decode(*packed, decodeType(*lhs));
       return contract(left, columns.count, [&](int64_t n, double *out, int64_t stride) {
-        const float *line = weights.data() + place(columnIndex, 0, n) * packed->shape.k;
-        for (int64_t k = 0; k < reduced.count; ++k) out[k * stride] = line[place(reducedIndex, 0, k)];
+        for (int64_t k = 0; k < reduced.count; ++k) out[k * stride] = weights[n * packed->shape.k + k];
       });
     }
     const TensorView &t = std::get<TensorView>(arg);
-    int64_t base = at.size() == 3 ? place(at[0], chunk.row0, 0) * t.strides[0] : 0;
-    int64_t columnStride = t.strides[at.size() - 2], reducedStride = t.strides.back();
+    size_t rank = rhs->indices.size();
+    int64_t base = rank == 3 ? place(rhs->indices[0], chunk.row0, 0) * t.strides[0] : 0;
+    int64_t columnStride = t.strides[rank - 2], reducedStride = t.strides[rank - 1];
     return contract(left, columns.count, [&](int64_t n, double *out, int64_t stride) {
-      int64_t line = base + place(columnIndex, 0, n) * columnStride;
       for (int64_t k = 0; k < reduced.count; ++k)
-        out[k * stride] = loadAs(t.dtype, t.data, line + place(reducedIndex, 0, k) * reducedStride);
+        out[k * stride] = loadAs(t.dtype, t.data, base + n * columnStride + k * reducedStride);
     });
   }
 
