@@ -157,12 +157,30 @@ TEST(SyntaxParse, RangesOfLocals) {
   };
   EXPECT_EQ(columns("x[t, n]", "N"), "N");
   EXPECT_EQ(columns("x[t, n] + x[t, n + N/2]", "N/2"), "N/2");
+  EXPECT_EQ(columns("x[t, n + N/2] + x[t, n]", "N/2"), "N/2");
   EXPECT_EQ(columns("x[t, n + N/4]", "N/4"), "3*N/4");
   EXPECT_EQ(columns("x[t, 2*n] * x[t, 2*n+1]", "N/2"), "N/2");
   EXPECT_EQ(columns("x[t, 2*n + N/2]", "N/4"), "N/4");
   EXPECT_EQ(columns("v[t, n]", "12"), "12");
   EXPECT_EQ(columns("v[t, 5*n + 1]", "3"), "3"); // 1, 6, 11
   EXPECT_EQ(columns("v[t, n + 4]", "2"), "8");
+}
+
+TEST(SyntaxParse, ARangeThatIsNotWholeForSomeLegalSizeIsRefused) {
+  auto rule = [](const std::string &more) {
+    return ruleOf("kernel f(x: f32[T, N]" + more +
+                  ") -> y: f32[T, 1] { z[t, n] = x[t, 2*n]\n y[t, j] = z[t, j] }");
+  };
+  EXPECT_EQ(rule(""), "range.unknown"); // N may be odd
+  EXPECT_EQ(rule(", b: f32[N/2]"), "param.unused");
+}
+
+TEST(SyntaxParse, DimensionsAreKeptInLowestTerms) {
+  auto program = parsed("kernel f(x: f32[T, 2*N/4], z: f32[T, 6*N/3]) -> y: f32[T, N/2] { y[t, n] = x[t, n] "
+                        "+ z[t, 2*n + 2*N/4] }");
+  ASSERT_EQ(program->kernels.size(), 1u);
+  EXPECT_EQ(program->kernels[0].params[0].dims[1].str(), "N/2");
+  EXPECT_EQ(program->kernels[0].params[1].dims[1].str(), "2*N");
 }
 
 TEST(SyntaxParse, IndicesOutOfRangeForSomeLegalSizeAreRefused) {
