@@ -13,7 +13,7 @@ namespace quern::tools {
 namespace {
 struct CompileOptions {
   CallOptions call;
-  std::string emit = "quern", inputStage, schedule, outputFile;
+  std::string emit = "quern", inputStage, source, schedule, outputFile;
 };
 
 /// The request of a call with contiguous tensors of these options, made without any data.
@@ -54,26 +54,49 @@ Expected<jit::Request> requestFor(const syntax::Program &program, const syntax::
   return request;
 }
 
+/// What a call fixes, from a .qn file and the options.
+Expected<jit::Request> requestFor(const std::shared_ptr<const syntax::Program> &program,
+                                  const CompileOptions &options) {
+  auto kernel = pickKernel(*program, options.call.kernel);
+  if (!kernel) return kernel.takeError();
+  return requestFor(*program, **kernel, options);
+}
+
+Expected<std::string> readBack(SourceText source, const CompileOptions &options) {
+  if (auto features = options.call.resolve(); !features)
+    return features.takeError(); // sets QUERN_CPU_FEATURES
+  jit::EmitRequest emit;
+  emit.stage = options.emit, emit.inputStage = options.inputStage;
+  emit.inputText = std::move(source.text);
+  std::shared_ptr<const syntax::Program> program; // lives until the request is done
+  if (!options.source.empty()) {
+    auto loaded = loadProgram(options.source);
+    if (!loaded) return loaded.takeError();
+    program = *loaded;
+    auto request = requestFor(program, options);
+    if (!request) return request.takeError();
+    emit.request = std::move(*request);
+  } else if (options.inputStage == "quern" && options.emit != "quern") {
+    return Error::user("the quern stage does not say the dimensions and dtypes of a call, expected --source "
+                       "with its .qn file",
+                       options.call.file);
+  }
+  emit.request.schedule = options.schedule;
+  return jit::emitThroughLibrary(emit);
+}
+
 Expected<std::string> produce(const CompileOptions &options) {
   auto source = loadText(options.call.file);
   if (!source) return source.takeError();
-  jit::EmitRequest emit;
-  emit.stage = options.emit;
-  if (!options.inputStage.empty() && options.inputStage != "ast") {
-    emit.inputStage = options.inputStage;
-    emit.inputText = std::move(source->text);
-    if (auto features = options.call.resolve(); !features)
-      return features.takeError(); // sets QUERN_CPU_FEATURES
-    emit.request.schedule = options.schedule;
-    return jit::emitThroughLibrary(emit);
-  }
+  if (!options.inputStage.empty() && options.inputStage != "ast")
+    return readBack(std::move(*source), options);
   auto program = syntax::parseProgram(source->text, source->name); // the ast stage prints as .qn text
   if (!program) return program.takeError();
   if (options.emit == "ast") return syntax::print(**program);
-  auto kernel = pickKernel(**program, options.call.kernel);
-  if (!kernel) return kernel.takeError();
-  auto request = requestFor(**program, **kernel, options);
+  auto request = requestFor(*program, options);
   if (!request) return request.takeError();
+  jit::EmitRequest emit;
+  emit.stage = options.emit;
   emit.request = std::move(*request);
   return jit::emitThroughLibrary(emit);
 }
@@ -103,6 +126,8 @@ void addCompile(CLI::App &app, int &exitCode) {
       ->add_option("--input-stage", options->inputStage,
                    "FILE is the text of this stage, as --emit printed it")
       ->check(CLI::IsMember({"ast", "quern", "scheduled", "instr", "llvm"}));
+  command->add_option("--source", options->source,
+                      "with --input-stage quern: the .qn file that FILE came from, for the types of a call");
   options->call.addShape(*command);
   command->add_option("--schedule", options->schedule,
                       "one line, as --emit=scheduled prints it (default: chosen by Quern)");
@@ -111,7 +136,8 @@ void addCompile(CLI::App &app, int &exitCode) {
       "Examples:\n"
       "  quern compile gpt_oss --emit=ast\n"
       "  quern compile gpt_oss --kernel gate_up --dim N=5760,K=2880 --emit=quern -o gate_up.mlir\n"
-      "  quern compile gate_up.mlir --input-stage quern --emit=llvm --features=-amx\n"
+      "  quern compile gate_up.mlir --input-stage quern --source gpt_oss --kernel gate_up --dim "
+      "N=5760,K=2880 --emit=llvm\n"
       "Exit code: 0 success, 2 an error.");
   command->callback([options, &exitCode] { exitCode = compile(*options); });
 }

@@ -31,7 +31,7 @@ void addCheck(CLI::App &app, int &exitCode) {
 static int listFile(const std::string &file) {
   auto program = loadProgram(file);
   if (!program) return report(program.error());
-  fmt::print("{}\n", file);
+  fmt::print("{}\n", (*program)->fileName);
   for (const Codec &c : (*program)->codecs) {
     std::string_view scale = c.scale == ScaleType::F32 ? "f32" : c.scale == ScaleType::BF16 ? "bf16" : "e8m0";
     fmt::print("  codec {}: scale {} per {}{}\n", c.name, scale, c.block, c.hasZero ? ", zero u4" : "");

@@ -68,7 +68,10 @@ Expected<ChosenDims> chooseDims(const Kernel &kernel, const std::map<std::string
     auto shape = extents(*route, out.dims);
     if (!shape) return shape.takeError();
     int64_t experts = (*shape)[1], &topK = out.dims["top_k"];
-    if (!given.count("top_k")) topK = std::clamp<int64_t>(topK, 1, std::max<int64_t>(experts, 1));
+    if (experts < 1)
+      return Error::user(fmt::format("found {} experts, expected at least one", experts),
+                         "--dim " + route->dims[1].sym);
+    if (!given.count("top_k")) topK = std::min(topK, experts);
     if (topK > experts && (routing == RoutingKind::Uniform || routing == RoutingKind::Zipf))
       return Error::user(
           fmt::format("found {} choices per token, but there are only {} experts", topK, experts),
