@@ -28,13 +28,24 @@ Activations::Activations(Emitter &emitter, const Problem &p, const Contraction &
   if (found == forms.end()) forms.push_back(wanted);
 }
 
-void Activations::bind(Value slots, Value row0, Value workRow, int64_t workBytesPerRow, int64_t workOffset) {
-  firstRow = row0;
+Value Workspace::rowAddress(Emitter &e, Value work, Value row, int64_t offset) const {
+  if (!tileBytes) return e.at(e.at(work, e.mul(row, rowBytes)), offset);
+  Value inGroup = e.mul(e.rem(row, 16), rowBytes);
+  return e.at(e.at(work, e.add(e.mul(e.div(row, 16), 16 * bytesPerRow()), inGroup)), 16 * tileBytes + offset);
+}
+
+Value Workspace::groupAddress(Emitter &e, Value work, Value row, int64_t offset) const {
+  return e.at(e.at(work, e.mul(row, bytesPerRow())), 16 * offset);
+}
+
+void Activations::bind(Value slots, Value row0, Value workRow, const Workspace &layout, int64_t offset) {
   if (prepared()) {
-    stride = e.c(workBytesPerRow);
-    base = e.at(e.at(e.slot(slots, problem.workSlot, e.ptr()), e.mul(workRow, workBytesPerRow)), workOffset);
+    workspace = layout, formOffset = offset;
+    base = e.slot(slots, problem.workSlot, e.ptr());
+    firstRow = workRow;
     return;
   }
+  firstRow = row0;
   const Operand &x = problem.operands[contraction.lhs];
   base = e.slot(slots, x.slot, e.ptr());
   stride = e.mul(e.slot(slots, x.slot + 1, e.i64()), byteSize(x.dtype));
@@ -47,7 +58,7 @@ static Value sourceRow(Emitter &e, Value rowToken, Value absoluteRow) {
 }
 
 Value Activations::rowPointer(Value r) {
-  if (prepared()) return e.at(base, e.mul(r, stride));
+  if (prepared()) return workspace.rowAddress(e, base, e.add(firstRow, r), formOffset);
   return e.at(base, e.mul(sourceRow(e, rowToken, e.add(firstRow, r)), stride));
 }
 

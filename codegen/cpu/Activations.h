@@ -16,6 +16,17 @@ struct PreparedForm {
   int64_t bytes() const { return padded * (dot == Dot::Bf16 ? 2 : 4); }
 };
 
+/// Where prepared activations of a workspace row lie. Rows come in groups of 16: first the group's B tiles (16 x tileBytes, see
+/// DotTile.h), then its 16 rows of rowBytes.
+struct Workspace {
+  int64_t rowBytes = 0, tileBytes = 0;
+  int64_t bytesPerRow() const { return rowBytes + tileBytes; }
+  /// Address of workspace row `row`, plus `offset`.
+  Value rowAddress(Emitter &e, Value work, Value row, int64_t offset) const;
+  /// Address of the tiles of the group that starts at workspace row `row` (a multiple of 16).
+  Value groupAddress(Emitter &e, Value work, Value row, int64_t offset) const;
+};
+
 class Activations {
 public:
   /// Decides between raw and prepared; prepared forms are looked up in, or added to, `forms`.
@@ -27,8 +38,8 @@ public:
   /// Extent of the reduction in elements, a multiple of the unit: what the inner loop runs over.
   int64_t extent() const { return loopExtent; }
 
-  /// Loads base pointers for a segment. `workOffsets[f]` is the byte offset of form f inside a workspace row.
-  void bind(Value slots, Value row0, Value workRow, int64_t workBytesPerRow, int64_t workOffset);
+  /// Loads base pointers for a segment; `offset` is the byte offset of this form inside a workspace row.
+  void bind(Value slots, Value row0, Value workRow, const Workspace &workspace, int64_t offset);
   /// Address of row `r` of the segment (0-based).
   Value rowPointer(Value r);
   /// Unit at position `k` (element index) of the row at `pointer`, in the dot's type.
@@ -41,7 +52,9 @@ private:
   Dot dot;
   int form = -1;
   int64_t loopExtent = 0;
-  Value base, stride, rowToken, firstRow; // bytes
+  Workspace workspace;
+  int64_t formOffset = 0;
+  Value base, stride, rowToken, firstRow; // bytes; prepared: base is the workspace and firstRow the segment's row in it
 };
 
 /// Which lhs element types can go into a bf16 dot product: both sides bf16.

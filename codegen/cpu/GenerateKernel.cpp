@@ -3,6 +3,7 @@
 // the pointwise writes.
 #include "codegen/cpu/GenerateKernel.h"
 #include "codegen/cpu/DotRows.h"
+#include "codegen/cpu/DotTile.h"
 #include "codegen/cpu/Epilogue.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 
@@ -50,7 +51,10 @@ private:
   ImageFacts facts;
   std::vector<PreparedForm> forms;
   std::vector<int64_t> formOffset;
-  std::vector<int> formOfContraction; // -1: raw
+  std::vector<TileForm> tileForms;
+  std::vector<int64_t> tileOffset;
+  std::vector<int> tileFormOf; // per contraction; -1: never tiles
+  Workspace workspace;
   std::vector<int64_t> bufferBytes, pitchOf;
   std::vector<BandGroup> groups;
 
@@ -58,13 +62,28 @@ private:
     for (const Contraction &c : p.contractions) {
       Weights w(e, p, c, dotOf(p, c), module);
       Activations x(e, p, c, dotOf(p, c), w, forms);
-      formOfContraction.push_back(x.formIndex());
-      bufferBytes.push_back(roundUp(DotRows(e, p.schedule, w, x).bufferBytes(), 64));
+      int64_t bytes = DotRows(e, p.schedule, w, x).bufferBytes();
+      int tiles = -1;
+      if (tileable(p, c)) {
+        TileForm wanted{c.lhs, c.lhsRow, c.reduced};
+        auto found = llvm::find(tileForms, wanted);
+        tiles = int(found - tileForms.begin());
+        if (found == tileForms.end()) tileForms.push_back(wanted);
+        bytes = std::max(bytes, DotTile(e, p.schedule, w, module).bufferBytes());
+      }
+      tileFormOf.push_back(tiles);
+      bufferBytes.push_back(roundUp(bytes, 64));
     }
     for (const PreparedForm &f : forms) {
-      formOffset.push_back(facts.workBytesPerRow);
-      facts.workBytesPerRow += roundUp(f.bytes(), 64);
+      formOffset.push_back(workspace.rowBytes);
+      workspace.rowBytes += roundUp(f.bytes(), 64);
     }
+    for (const TileForm &f : tileForms) {
+      tileOffset.push_back(workspace.tileBytes);
+      workspace.tileBytes += f.bytes();
+    }
+    facts.workBytesPerRow = workspace.bytesPerRow();
+    facts.prepareMinRows = forms.empty() ? p.schedule.tile : 0;
   }
 
   void planBands() {
@@ -103,8 +122,18 @@ private:
       std::vector<PreparedForm> known = forms;
       Activations x(e, p, c, dotOf(p, c), w, known);
       w.bind(arg(0), arg(1));
-      x.bind(arg(0), arg(2), arg(3), facts.workBytesPerRow, x.prepared() ? formOffset[x.formIndex()] : 0);
-      DotRows(e, p.schedule, w, x).emit(arg(5), arg(6), arg(7), arg(4), arg(8), arg(9));
+      x.bind(arg(0), arg(2), arg(3), workspace, x.prepared() ? formOffset[x.formIndex()] : 0);
+      auto rows = [&] { DotRows(e, p.schedule, w, x).emit(arg(5), arg(6), arg(7), arg(4), arg(8), arg(9)); };
+      if (int form = tileFormOf[i]; form >= 0) {
+        auto tiles = [&] {
+          Value first = workspace.groupAddress(e, e.slot(arg(0), p.workSlot, e.ptr()), arg(3), tileOffset[form]);
+          DotTile(e, p.schedule, w, module)
+              .emit(arg(5), arg(6), arg(7), arg(4), arg(8), arg(9), first, 16 * workspace.bytesPerRow());
+        };
+        e.ifThen(e.le(e.c(p.schedule.tile), arg(4)), tiles, rows);
+      } else {
+        rows();
+      }
       func::ReturnOp::create(b, e.loc);
     }
   }
@@ -132,10 +161,18 @@ private:
     Value slots = f.getArgument(0), segment = f.getArgument(1), scratch = f.getArgument(2);
     SegmentValues s = loadSegment(slots, segment);
     Value workRow = e.load(e.i64(), e.at(segment, 24), 8);
-    Value work = e.at(e.slot(slots, p.workSlot, e.ptr()), e.mul(workRow, facts.workBytesPerRow));
+    Value work = e.slot(slots, p.workSlot, e.ptr()), whole = e.load(e.i64(), e.at(segment, 32), 8);
+    if (!tileForms.empty())
+      e.ifThen(e.le(e.c(p.schedule.tile), whole), [&] {
+        e.forEach(e.c(0), s.tokens, 16, [&](Value t) {
+          for (auto [form, offset] : llvm::zip(tileForms, tileOffset))
+            prepareTiles(e, p, form, slots, e.add(s.row0, t), e.min(e.sub(s.tokens, t), e.c(16)),
+                         workspace.groupAddress(e, work, e.add(workRow, t), offset));
+        });
+      });
     for (auto [i, form] : llvm::enumerate(forms)) {
       int64_t offset = formOffset[i];
-      auto place = [&](Value t) { return e.at(e.at(work, e.mul(t, facts.workBytesPerRow)), offset); };
+      auto place = [&](Value t) { return workspace.rowAddress(e, work, e.add(workRow, t), offset); };
       if (form.operand >= 0) {
         e.forEach(e.c(0), s.tokens, 1,
                   [&](Value t) { prepareRow(e, p, form, slots, e.add(s.row0, t), place(t)); });

@@ -38,11 +38,11 @@ Schedule defaultSchedule(Isa isa) {
   switch (isa) {
   case Isa::Base: break;
   case Isa::Avx2: s.lanes = 8, s.rows = 4, s.tokens = 3, s.fused = 3; break;
-  case Isa::Avx512: s.lanes = 16, s.rows = 8, s.tokens = 3, s.fused = 3, s.tile = 16; break;
+  case Isa::Avx512: s.lanes = 16, s.rows = 8, s.tokens = 3, s.fused = 3; break;
   case Isa::Avx512Bf16:
-    s.lanes = 16, s.rows = 8, s.tokens = 3, s.fused = 3, s.dot = Dot::Bf16, s.tile = 16;
+    s.lanes = 16, s.rows = 8, s.tokens = 3, s.fused = 3, s.dot = Dot::Bf16;
     break;
-  case Isa::Amx: s.lanes = 16, s.rows = 8, s.tokens = 3, s.fused = 3, s.dot = Dot::Bf16, s.tile = 5; break;
+  case Isa::Amx: s.lanes = 16, s.rows = 8, s.tokens = 3, s.fused = 3, s.dot = Dot::Bf16, s.tile = 4; break;
   }
   return s;
 }
@@ -112,7 +112,7 @@ Status Schedule::validate() const {
   if (fused < 0 || fused > 4) return bad("fused", "must be 0..4");
   if (decoded < 4 || decoded > 4096) return bad("decoded", "must be 4..4096 KB");
   if (tile < 0) return bad("tile", "must not be negative");
-  if (tile && isa < Isa::Avx512) return bad("tile", "the tile kernel needs isa avx512 or more");
+  if (tile && isa != Isa::Amx) return bad("tile", "the tile kernel needs isa amx");
   if (isa == Isa::Amx && dot != Dot::Bf16) return bad("isa", "amx multiplies bf16; use dot=bf16");
   if (chunk < 1 || chunk > 64) return bad("chunk", "must be 1..64");
   if (band < 32 || band > 1024 || band % 32) return bad("band", "must be a multiple of 32 up to 1024");

@@ -179,7 +179,7 @@ struct Call {
           pieces.push_back(
               {s.expert, row, std::min(s.row1, row + 32), s.workRow + row - s.row0, s.segmentRows});
       }
-      parallelFor(int64_t(pieces.size()), [&](int64_t i, int worker) {
+      parallelFor(int64_t(pieces.size()), threads, [&](int64_t i, int worker) {
         FlushSubnormals flush(inputsToo);
         image.prepare(slots.data(), &pieces[i], memory + worker * scratchBytes);
       });
@@ -194,7 +194,7 @@ struct Call {
     if (image.ordered) {
       int64_t perTask = std::clamp<int64_t>(image.bands / (threads * 4), 1, 32),
               tasks = (image.bands + perTask - 1) / perTask;
-      parallelFor(tasks, [&](int64_t task, int worker) {
+      parallelFor(tasks, threads, [&](int64_t task, int worker) {
         FlushSubnormals flush(inputsToo);
         for (int64_t s = 0; s < count; ++s) one(s, task * perTask, worker, perTask);
       });
@@ -202,7 +202,7 @@ struct Call {
     }
     int64_t perTask = std::clamp<int64_t>(image.bands * count / (threads * 16), 1, 32),
             groups = (image.bands + perTask - 1) / perTask;
-    parallelFor(count * groups, [&](int64_t task, int worker) {
+    parallelFor(count * groups, threads, [&](int64_t task, int worker) {
       FlushSubnormals flush(inputsToo);
       one(task / groups, task % groups * perTask, worker, perTask);
     });
