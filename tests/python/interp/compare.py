@@ -5,6 +5,7 @@ import random
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -165,8 +166,7 @@ def compare_target(case, oracle, answer):
 
 
 def find_quern():
-    """QUERN_CLI, else build/bin/quern of this tree, else None."""
-    named = os.environ.get("QUERN_CLI")
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-    path = named or os.path.join(root, "build", "bin", "quern")
+    """QUERN_CLI, else bin/quern of the build folder (QUERN_BUILD_DIR, else build), else None."""
+    root = Path(__file__).resolve().parents[3]
+    path = os.environ.get("QUERN_CLI") or str(Path(os.environ.get("QUERN_BUILD_DIR", root / "build")) / "bin" / "quern")
     return path if os.access(path, os.X_OK) else None
