@@ -162,15 +162,12 @@ TEST(SyntaxErrors, LongLinesAreCutBetweenCharacters) {
   for (int i = 0; i < 100; ++i) euros += "\xE2\x82\xAC";
   for (int shift = 0; shift < 3; ++shift) {
     auto program =
-        parseProgram("fn f(a) { return a } # " + std::string(shift, ' ') + euros + "\xFF" + euros, "x.qn");
+        parseProgram("fn f(a) { return a } # " + euros + std::string(shift, '.') + "\xFF" + euros, "x.qn");
     ASSERT_FALSE(program);
     const std::string &detail = program.error().detail;
     size_t line = detail.find("| ...") + 5, cut = detail.find("...\n", line);
-    ASSERT_NE(cut, std::string::npos);
-    EXPECT_EQ(detail.find_first_not_of("\xE2\x82\xAC", line), detail.find("?"))
-        << detail; // whole characters before the caret
-    EXPECT_EQ((detail.find("?") - line) % 3, 0u);
-    EXPECT_EQ((cut - detail.find("?") - 1) % 3, 0u);
+    ASSERT_NE(cut, std::string::npos) << detail;
+    EXPECT_EQ(detail.find('?'), detail.rfind('?')) << detail; // a character cut in two would show as '?'
   }
 }
 
