@@ -29,10 +29,6 @@ Status checkPacked(const PackedView &view, std::string_view argument) {
   if (view.experts < 1) return fail(fmt::format("{} experts; expected at least one", view.experts));
   if (!view.hasExpertDim && view.experts != 1)
     return fail(fmt::format("{} experts in an operand without expert dimension; expected one", view.experts));
-  if (view.experts > 1 && elements % s.block)
-    return fail(fmt::format("N*K = {} is no multiple of block size {}: blocks would cross an expert's end; "
-                            "expected a block size that divides N*K",
-                            elements, s.block));
   auto checkPointers = [&](const auto &pointers, const char *what) -> Status {
     if (int64_t(pointers.size()) != view.experts)
       return fail(fmt::format("{} {} arrays; expected one for each of {} experts", pointers.size(), what,

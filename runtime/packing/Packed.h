@@ -22,9 +22,9 @@ struct PackedView {
   std::vector<uint8_t *> zeros; // one per expert when codec->hasZero, else empty; one byte 0..15 per block
 };
 
-/// Checks sizes that a view must satisfy: K even, block a power of two in 32..4096, pointers present, N*K %
-/// block == 0 unless experts == 1 (a stack whose blocks cross an expert's end is refused). User errors name
-/// `argument`.
+/// Checks sizes that a view must satisfy: K even, block a power of two in 32..4096, pointers present. Each
+/// expert has blocks of its own, the last one possibly short; a stack quantized as one tensor whose blocks cross
+/// an expert's end has no such form and is refused where it is packed. User errors name `argument`.
 Status checkPacked(const PackedView &view, std::string_view argument);
 
 /// Reference decode of expert `e` to out[N*K] of `out` dtype, row-major, from any layout. Bit-identical to
