@@ -16,8 +16,8 @@ struct PreparedForm {
   int64_t bytes() const { return padded * (dot == Dot::Bf16 ? 2 : 4); }
 };
 
-/// Where prepared activations of a workspace row lie. Rows come in groups of 16: first the group's B tiles (16 x tileBytes, see
-/// DotTile.h), then its 16 rows of rowBytes.
+/// Where prepared activations of a workspace row lie. Rows come in groups of 16: first the group's B tiles
+/// (16 x tileBytes, see DotTile.h), then its 16 rows of rowBytes.
 struct Workspace {
   int64_t rowBytes = 0, tileBytes = 0;
   int64_t bytesPerRow() const { return rowBytes + tileBytes; }
@@ -54,7 +54,8 @@ private:
   int64_t loopExtent = 0;
   Workspace workspace;
   int64_t formOffset = 0;
-  Value base, stride, rowToken, firstRow; // bytes; prepared: base is the workspace and firstRow the segment's row in it
+  Value base, stride, rowToken,
+      firstRow; // bytes; prepared: base is the workspace and firstRow the segment's row in it
 };
 
 /// Which lhs element types can go into a bf16 dot product: both sides bf16.

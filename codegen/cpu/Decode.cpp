@@ -118,14 +118,17 @@ Value Weights::line(Value row, Value kb) {
   return e.at(codes, e.add(e.mul(block, 1024), e.mul(e.rem(row, 32), 32)));
 }
 
-void Weights::decodePair(Value row, int64_t r0, Value kb, const std::function<void(int, int64_t, Value)> &emit) {
+void Weights::decodePair(Value row, int64_t r0, Value kb,
+                         const std::function<void(int, int64_t, Value)> &emit) {
   Value address = e.at(line(row, kb), r0 * 32);
   bool twoScales = scaleStep() == 32;
   Value tables[2][2]; // [row][half of the 64]
   for (int r = 0; r < 2; ++r)
     for (int h = 0; h < 2; ++h) {
-      if (h && !twoScales) tables[r][h] = tables[r][0];
-      else tables[r][h] = lookupTable(productTable(scaleIndex(row, r0 + r, e.add(e.mul(kb, 64), 32 * h))));
+      if (h && !twoScales)
+        tables[r][h] = tables[r][0];
+      else
+        tables[r][h] = lookupTable(productTable(scaleIndex(row, r0 + r, e.add(e.mul(kb, 64), 32 * h))));
     }
   if (dot == Dot::Bf16) {
     Value words = e.load(e.vec(32, e.i16()), address);
@@ -214,12 +217,14 @@ void Weights::decodeDense(Value row, int64_t count, Value from, Value to, int64_
     Type element = width == 1 ? e.type(operand.dtype) : (Type)e.vec(width, e.type(operand.dtype));
     e.forEach(first, last, width, [&](Value kk) {
       Value v = e.load(element, e.at(source, width == 1 ? e.mul(kk, kStride) : e.mul(kk, bytes)), int(bytes));
-      e.store(dot == Dot::F32 ? e.widen(v) : v, e.at(target, e.mul(e.sub(kk, from), elementBytes())), int(elementBytes()));
+      e.store(dot == Dot::F32 ? e.widen(v) : v, e.at(target, e.mul(e.sub(kk, from), elementBytes())),
+              int(elementBytes()));
     });
   };
   for (int64_t r = 0; r < count; ++r)
     e.ifThen(e.lt(e.add(row, r), e.c(n)), [&] {
-      Value source = e.at(base, e.mul(e.add(row, r), rowStride)), target = e.at(buffer, r * pitch * elementBytes());
+      Value source = e.at(base, e.mul(e.add(row, r), rowStride)),
+            target = e.at(buffer, r * pitch * elementBytes());
       Value whole = operand.unitStride ? e.sub(to, e.rem(e.sub(to, from), lanes)) : from;
       if (operand.unitStride) copy(from, whole, lanes, source, target);
       copy(whole, to, 1, source, target);
@@ -232,15 +237,15 @@ void Weights::decodeRows(Value row, int64_t count, Value block0, Value block1, i
   // Zeros beyond K and in rows beyond N meet zeros of the activations: nothing unset is ever multiplied.
   if (!packed()) {
     if (n % count || k % 64)
-      for (int64_t r = 0; r < count; ++r) clear(e.at(buffer, r * rowBytes), e.min(e.mul(e.sub(block1, block0), 64), e.c(pitch)));
+      for (int64_t r = 0; r < count; ++r)
+        clear(e.at(buffer, r * rowBytes), e.min(e.mul(e.sub(block1, block0), 64), e.c(pitch)));
     return decodeDense(row, count, from, to, pitch, buffer);
   }
   auto scalarRows = [&](Value start) {
     e.forEach(e.c(0), e.c(count), 1, [&](Value r) {
       Value target = e.at(buffer, e.mul(r, rowBytes)), absolute = e.add(row, r);
       Value end = n % 32 ? e.select(e.lt(absolute, e.c(n)), to, start) : to;
-      if (n % 32)
-        e.ifThen(e.le(e.c(n), absolute), [&] { clear(target, e.mul(e.sub(block1, block0), 64)); });
+      if (n % 32) e.ifThen(e.le(e.c(n), absolute), [&] { clear(target, e.mul(e.sub(block1, block0), 64)); });
       decodeScalar(absolute, start, end, e.at(target, first));
     });
   };
@@ -248,7 +253,8 @@ void Weights::decodeRows(Value row, int64_t count, Value block0, Value block1, i
   if (k % 64)
     e.ifThen(e.lt(e.c(mainBlocks()), block1), [&] {
       for (int64_t r = 0; r < count; ++r)
-        clear(e.at(buffer, e.add(e.mul(e.sub(e.c(mainBlocks()), block0), 64 * elementBytes()), r * rowBytes)), e.c(64));
+        clear(e.at(buffer, e.add(e.mul(e.sub(e.c(mainBlocks()), block0), 64 * elementBytes()), r * rowBytes)),
+              e.c(64));
     });
   if (!vectorized()) return scalarRows(from);
   auto vectors = [&] {

@@ -42,7 +42,8 @@ public:
   void decodePair(Value row, int64_t r, Value kb, const std::function<void(int, int64_t, Value)> &emit);
 
   /// Decodes rows [row, row + count) x K blocks [block0, block1) of 64 (zeros beyond K and beyond N) to
-  /// buffer[count][pitch], whose position 0 is the first of block0. count divides 32, row is a multiple of it.
+  /// buffer[count][pitch], whose position 0 is the first of block0. count divides 32, row is a multiple of
+  /// it.
   void decodeRows(Value row, int64_t count, Value block0, Value block1, int64_t pitch, Value buffer);
 
   /// Asks the caches for K block `kb` of the 32-row panel that holds `row` (all of its lines and scales).
@@ -63,8 +64,8 @@ private:
   int64_t scaleStep() const; // 64 or 32: codes of one row that surely share a scale; 1: no vector path
   bool retiledScales() const { return k % operand.block == 0; }
   Value scaleIndex(Value row, int64_t r, Value kk); // element index for (row + r, kk), rows of one panel
-  Value scaleAt(Value index);            // as f32
-  Value zeroAt(Value index);             // as f32, or null
+  Value scaleAt(Value index);                       // as f32
+  Value zeroAt(Value index);                        // as f32, or null
   Value roundChain(Value v); // f32 (scalar or vector): to the quantization dtype, then to `act`, still f32
   Value productTable(Value index); // vector<16xf32>
   Value lookupTable(Value table);  // what lookup() takes: i16x32, or the table itself

@@ -69,7 +69,8 @@ void DotRows::storeSums(ArrayRef<Value> acc, int64_t rowCount, int64_t tokenCoun
 
 int64_t DotRows::chunkBlocks() const {
   int64_t blocks = (weights.paddedK() + 63) / 64, blockBytes = 64 * weights.elementBytes() * blockRows();
-  int64_t most = std::max<int64_t>(1, schedule.decoded * 1024 / blockBytes), count = (blocks + most - 1) / most;
+  int64_t most = std::max<int64_t>(1, schedule.decoded * 1024 / blockBytes),
+          count = (blocks + most - 1) / most;
   return (blocks + count - 1) / count;
 }
 
@@ -78,7 +79,8 @@ int64_t DotRows::bufferBytes() const {
   return decodedBytes() + partials;
 }
 
-SmallVector<Value> DotRows::multiply(int64_t tokenCount, Value t0, Value from, Value to, ValueRange init, Value buffer) {
+SmallVector<Value> DotRows::multiply(int64_t tokenCount, Value t0, Value from, Value to, ValueRange init,
+                                     Value buffer) {
   int64_t rowCount = blockRows(), unit = weights.unit(), rowBytes = pitch() * weights.elementBytes();
   SmallVector<Value> x;
   for (int64_t t = 0; t < tokenCount; ++t) x.push_back(rows.rowPointer(e.add(t0, t)));
@@ -89,7 +91,8 @@ SmallVector<Value> DotRows::multiply(int64_t tokenCount, Value t0, Value from, V
     Value w = e.at(buffer, e.mul(e.sub(k, from), weights.elementBytes()));
     for (int64_t r = 0; r < rowCount; ++r) {
       Value row = e.load(unitType, e.at(w, r * rowBytes));
-      for (int64_t t = 0; t < tokenCount; ++t) next[t * rowCount + r] = dot(row, units[t], next[t * rowCount + r]);
+      for (int64_t t = 0; t < tokenCount; ++t)
+        next[t * rowCount + r] = dot(row, units[t], next[t * rowCount + r]);
     }
     return next;
   });
@@ -98,7 +101,8 @@ SmallVector<Value> DotRows::multiply(int64_t tokenCount, Value t0, Value from, V
 void DotRows::forTokens(Value tokens, const std::function<void(int64_t, Value)> &body) {
   Value whole = e.sub(tokens, e.rem(tokens, schedule.tokens)), rest = e.sub(tokens, whole);
   e.forEach(e.c(0), whole, schedule.tokens, [&](Value t0) { body(schedule.tokens, t0); });
-  for (int64_t count = 1; count < schedule.tokens; ++count) e.ifThen(e.eq(rest, count), [&] { body(count, whole); });
+  for (int64_t count = 1; count < schedule.tokens; ++count)
+    e.ifThen(e.eq(rest, count), [&] { body(count, whole); });
 }
 
 void DotRows::buffered(Value n, Value tokens, Value c, Value cPitch, Value column, Value buffer) {
@@ -108,7 +112,8 @@ void DotRows::buffered(Value n, Value tokens, Value c, Value cPitch, Value colum
   if (chunks() == 1) {
     weights.decodeRows(n, rowCount, e.c(0), e.c(blocks), pitch(), buffer);
     return forTokens(tokens, [&](int64_t count, Value t0) {
-      auto acc = multiply(count, t0, e.c(0), e.c(rows.extent()), SmallVector<Value>(rowCount * count, zero), buffer);
+      auto acc =
+          multiply(count, t0, e.c(0), e.c(rows.extent()), SmallVector<Value>(rowCount * count, zero), buffer);
       storeSums(acc, rowCount, count, c, cPitch, t0, column);
     });
   }
@@ -123,7 +128,8 @@ void DotRows::buffered(Value n, Value tokens, Value c, Value cPitch, Value colum
     forTokens(tokens, [&](int64_t count, Value t0) {
       SmallVector<Value> init;
       for (int64_t t = 0; t < count; ++t)
-        for (int64_t r = 0; r < rowCount; ++r) init.push_back(first ? zero : e.load(accType, place(t0, t, r)));
+        for (int64_t r = 0; r < rowCount; ++r)
+          init.push_back(first ? zero : e.load(accType, place(t0, t, r)));
       Value to = last ? e.c(rows.extent()) : e.mul(block1, 64);
       auto acc = multiply(count, t0, e.mul(block0, 64), to, init, buffer);
       if (last) return storeSums(acc, rowCount, count, c, cPitch, t0, column);
@@ -134,7 +140,8 @@ void DotRows::buffered(Value n, Value tokens, Value c, Value cPitch, Value colum
   int64_t chunk = chunkBlocks(), lastChunk = (chunks() - 1) * chunk;
   pass(e.c(0), e.c(chunk), true, false);
   if (chunks() > 2)
-    e.forEach(e.c(chunk), e.c(lastChunk), chunk, [&](Value block) { pass(block, e.add(block, chunk), false, false); });
+    e.forEach(e.c(chunk), e.c(lastChunk), chunk,
+              [&](Value block) { pass(block, e.add(block, chunk), false, false); });
   pass(e.c(lastChunk), e.c(blocks), false, true);
 }
 

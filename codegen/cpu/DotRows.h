@@ -40,7 +40,8 @@ private:
   void storeSums(ArrayRef<Value> acc, int64_t rowCount, int64_t tokenCount, Value c, Value pitch, Value t0,
                  Value column);
   /// Sums of one block of tokens over elements [from, to) of K, on top of `init`.
-  SmallVector<Value> multiply(int64_t tokenCount, Value t0, Value from, Value to, ValueRange init, Value buffer);
+  SmallVector<Value> multiply(int64_t tokenCount, Value t0, Value from, Value to, ValueRange init,
+                              Value buffer);
   void forTokens(Value tokens, const std::function<void(int64_t, Value)> &body);
   void buffered(Value n, Value tokens, Value c, Value pitch, Value column, Value buffer);
   void fused(Value n, int64_t rowCount, int64_t tokenCount, Value c, Value pitch, Value column,

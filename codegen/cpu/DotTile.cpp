@@ -50,10 +50,10 @@ void prepareTiles(Emitter &e, const Problem &p, const TileForm &form, Value slot
   });
 }
 
-// Tiles are named by number in one-instruction asm statements. LLVM 22's tile allocation can lose a tile's shape under register
-// pressure and then leaves it out of the configuration; its intrinsics with fixed tiles keep no liveness across blocks, so that a
-// later pass renames a temporary onto an accumulator. Nothing else in the function uses tiles, so asm is safe.
-// tmm0..3: C[half of n][group of t]; 4, 5: weights; 6, 7: tokens.
+// Tiles are named by number in one-instruction asm statements. LLVM 22's tile allocation can lose a tile's
+// shape under register pressure and then leaves it out of the configuration; its intrinsics with fixed tiles
+// keep no liveness across blocks, so that a later pass renames a temporary onto an accumulator. Nothing else
+// in the function uses tiles, so asm is safe. tmm0..3: C[half of n][group of t]; 4, 5: weights; 6, 7: tokens.
 namespace {
 enum Tile : int { C0 = 0, A0 = 4, B0 = 6 };
 } // namespace
@@ -62,19 +62,25 @@ void DotTile::instruction(const std::string &text, ValueRange operands) {
   std::string constraints;
   for (size_t i = 0; i < operands.size(); ++i) constraints += "r,";
   auto dialect = LLVM::AsmDialectAttr::get(e.b.getContext(), LLVM::AsmDialect::AD_ATT);
-  LLVM::InlineAsmOp::create(e.b, e.loc, TypeRange(), operands, text, constraints + "~{memory}", /*has_side_effects=*/true,
+  LLVM::InlineAsmOp::create(e.b, e.loc, TypeRange(), operands, text, constraints + "~{memory}",
+                            /*has_side_effects=*/true,
                             /*is_align_stack=*/false, LLVM::TailCallKind::None, dialect, ArrayAttr());
 }
 
 static std::string tmm(int tile) { return "%tmm" + std::to_string(tile); }
 
-void DotTile::load(int tile, Value address, Value stride) { instruction("tileloadd ($0,$1), " + tmm(tile), {address, stride}); }
-void DotTile::multiply(int c, int a, int b) { instruction("tdpbf16ps " + tmm(b) + ", " + tmm(a) + ", " + tmm(c), {}); }
+void DotTile::load(int tile, Value address, Value stride) {
+  instruction("tileloadd ($0,$1), " + tmm(tile), {address, stride});
+}
+void DotTile::multiply(int c, int a, int b) {
+  instruction("tdpbf16ps " + tmm(b) + ", " + tmm(a) + ", " + tmm(c), {});
+}
 void DotTile::loadC(Value address) {
   for (int i = 0; i < 4; ++i) load(C0 + i, e.at(address, 1024 * i), e.c(64));
 }
 void DotTile::storeC(Value address) {
-  for (int i = 0; i < 4; ++i) instruction("tilestored " + tmm(C0 + i) + ", ($0,$1)", {e.at(address, 1024 * i), e.c(64)});
+  for (int i = 0; i < 4; ++i)
+    instruction("tilestored " + tmm(C0 + i) + ", ($0,$1)", {e.at(address, 1024 * i), e.c(64)});
 }
 void DotTile::zeroC() {
   for (int i = 0; i < 4; ++i) instruction("tilezero " + tmm(C0 + i), {});
@@ -89,13 +95,15 @@ void DotTile::configure() {
     bytes[0] = 1;
     for (int i = 0; i < 8; ++i) bytes[16 + 2 * i] = 64, bytes[48 + i] = 16;
     OpBuilder top = OpBuilder::atBlockBegin(module.getBody());
-    LLVM::GlobalOp::create(top, e.loc, array, /*isConstant=*/true, LLVM::Linkage::Internal, symbol,
-                           DenseElementsAttr::get(RankedTensorType::get({64}, e.i8()), ArrayRef<int8_t>(bytes)), 64);
+    LLVM::GlobalOp::create(
+        top, e.loc, array, /*isConstant=*/true, LLVM::Linkage::Internal, symbol,
+        DenseElementsAttr::get(RankedTensorType::get({64}, e.i8()), ArrayRef<int8_t>(bytes)), 64);
   }
   instruction("ldtilecfg ($0)", {LLVM::AddressOfOp::create(e.b, e.loc, e.ptr(), symbol)});
 }
 
-void DotTile::step(Value weightRows, Value rowStride, Value b0, Value b1, const std::function<void(int)> &slice) {
+void DotTile::step(Value weightRows, Value rowStride, Value b0, Value b1,
+                   const std::function<void(int)> &slice) {
   for (int k2 = 0; k2 < 2; ++k2) {
     int first = b1 ? 0 : k2; // one group: the two halves of k have accumulators of their own, for the latency
     load(A0, e.at(weightRows, 64 * k2), rowStride);
@@ -150,8 +158,10 @@ void DotTile::chunked(Value n, Value groups, Value cTiles, Value buffer, Value t
     weights.decodeRows(n, 32, block0, block1, pitch, buffer);
     auto group = [&](Value p, bool pair) {
       Value place = e.at(cTiles, e.mul(p, 4096)), b = e.at(tiles, e.mul(p, 2 * groupBytes));
-      if (first) zeroC();
-      else loadC(place);
+      if (first)
+        zeroC();
+      else
+        loadC(place);
       e.forEach(block0, block1, 1, [&](Value kb) {
         Value b0 = e.at(b, e.mul(kb, 2048)), b1 = pair ? e.at(b0, groupBytes) : Value();
         step(e.at(buffer, e.mul(e.sub(kb, block0), 128)), rowStride, b0, b1, [](int) {});

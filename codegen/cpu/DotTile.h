@@ -34,7 +34,8 @@ void prepareTiles(Emitter &e, const Problem &p, const TileForm &form, Value slot
 
 class DotTile {
 public:
-  DotTile(Emitter &e, const Schedule &s, Weights &w, mlir::ModuleOp m) : e(e), schedule(s), weights(w), module(m) {}
+  DotTile(Emitter &e, const Schedule &s, Weights &w, mlir::ModuleOp m)
+      : e(e), schedule(s), weights(w), module(m) {}
 
   /// Decode ring or chunk, and the C tiles of a whole segment.
   int64_t bufferBytes() const { return decodedBytes() + (schedule.segment + 31) / 32 * 4096; }
@@ -57,7 +58,8 @@ private:
   void loadC(Value address);
   void storeC(Value address);
   void zeroC();
-  /// One K block of 64 for a pair of token groups, or for one (b1 null). slice(i), i = 0..7, is called after each multiplication.
+  /// One K block of 64 for a pair of token groups, or for one (b1 null). slice(i), i = 0..7, is called after
+  /// each multiplication.
   void step(Value weightRows, Value rowStride, Value b0, Value b1, const std::function<void(int)> &slice);
   void interleaved(Value n, bool pair, Value cTiles, Value ring, Value tiles, int64_t groupBytes);
   void chunked(Value n, Value groups, Value cTiles, Value buffer, Value tiles, int64_t groupBytes);

@@ -1,5 +1,6 @@
-// expand-math: vector exp, tanh and erf by upstream's polynomial approximations (a few ulp; NaN passes through).
-// Upstream's exp clamps its argument; here it overflows to infinity and underflows to zero as libm's does.
+// expand-math: vector exp, tanh and erf by upstream's polynomial approximations (a few ulp; NaN passes
+// through). Upstream's exp clamps its argument; here it overflows to infinity and underflows to zero as
+// libm's does.
 #include "codegen/cpu/Passes.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -13,7 +14,8 @@ using namespace mlir;
 namespace quern::cpu {
 namespace {
 
-/// exp(x) becomes select(x > 88.7228, inf, select(x < -87.3365, 0, exp(x))): fp32's overflow and smallest normal.
+/// exp(x) becomes select(x > 88.7228, inf, select(x < -87.3365, 0, exp(x))): fp32's overflow and smallest
+/// normal.
 void boundExp(math::ExpOp op) {
   OpBuilder b(op);
   b.setInsertionPointAfter(op);

@@ -1,4 +1,5 @@
-// CPU features: what LLVM sees on the host, changed by QUERN_CPU_FEATURES for tests and for images meant for another machine.
+// CPU features: what LLVM sees on the host, changed by QUERN_CPU_FEATURES for tests and for images meant for
+// another machine.
 #include "codegen/cpu/Schedule.h"
 #include "llvm/ADT/StringMap.h"
 #include "llvm/TargetParser/Host.h"
@@ -23,11 +24,14 @@ void switchOff(Features &features, std::string_view prefix) {
     if (key.rfind(prefix, 0) == 0) on = false;
 }
 
-/// One item of QUERN_CPU_FEATURES. Without a base feature the ones built on it make no sense, so they go along.
+/// One item of QUERN_CPU_FEATURES. Without a base feature the ones built on it make no sense, so they go
+/// along.
 void apply(Features &features, const std::string &feature, bool on) {
   if (feature == "amx") {
-    if (on) features["amx-tile"] = features["amx-bf16"] = true;
-    else switchOff(features, "amx");
+    if (on)
+      features["amx-tile"] = features["amx-bf16"] = true;
+    else
+      switchOff(features, "amx");
     return;
   }
   if (feature != "avx512") features[feature] = on;
@@ -52,7 +56,8 @@ std::string hostFeatures() {
     for (size_t from = 0; from <= text.size();) {
       size_t comma = std::min(text.find(',', from), text.size());
       std::string item(text.substr(from, comma - from));
-      if (item.size() > 1 && (item[0] == '+' || item[0] == '-')) apply(features, item.substr(1), item[0] == '+');
+      if (item.size() > 1 && (item[0] == '+' || item[0] == '-'))
+        apply(features, item.substr(1), item[0] == '+');
       from = comma + 1;
     }
   }

@@ -126,7 +126,8 @@ private:
       auto rows = [&] { DotRows(e, p.schedule, w, x).emit(arg(5), arg(6), arg(7), arg(4), arg(8), arg(9)); };
       if (int form = tileFormOf[i]; form >= 0) {
         auto tiles = [&] {
-          Value first = workspace.groupAddress(e, e.slot(arg(0), p.workSlot, e.ptr()), arg(3), tileOffset[form]);
+          Value first =
+              workspace.groupAddress(e, e.slot(arg(0), p.workSlot, e.ptr()), arg(3), tileOffset[form]);
           DotTile(e, p.schedule, w, module)
               .emit(arg(5), arg(6), arg(7), arg(4), arg(8), arg(9), first, 16 * workspace.bytesPerRow());
         };

@@ -39,9 +39,7 @@ Schedule defaultSchedule(Isa isa) {
   case Isa::Base: break;
   case Isa::Avx2: s.lanes = 8, s.rows = 4, s.tokens = 3, s.fused = 3; break;
   case Isa::Avx512: s.lanes = 16, s.rows = 8, s.tokens = 3, s.fused = 3; break;
-  case Isa::Avx512Bf16:
-    s.lanes = 16, s.rows = 8, s.tokens = 3, s.fused = 3, s.dot = Dot::Bf16;
-    break;
+  case Isa::Avx512Bf16: s.lanes = 16, s.rows = 8, s.tokens = 3, s.fused = 3, s.dot = Dot::Bf16; break;
   case Isa::Amx: s.lanes = 16, s.rows = 8, s.tokens = 3, s.fused = 3, s.dot = Dot::Bf16, s.tile = 4; break;
   }
   return s;
@@ -49,8 +47,9 @@ Schedule defaultSchedule(Isa isa) {
 
 std::string Schedule::str() const {
   return fmt::format(
-      "cpu isa={} dot={} lanes={} rows={} tokens={} fused={} decoded={} tile={} chunk={} band={} segment={}", name(isa),
-      dot == Dot::Bf16 ? "bf16" : "f32", lanes, rows, tokens, fused, decoded, tile, chunk, band, segment);
+      "cpu isa={} dot={} lanes={} rows={} tokens={} fused={} decoded={} tile={} chunk={} band={} segment={}",
+      name(isa), dot == Dot::Bf16 ? "bf16" : "f32", lanes, rows, tokens, fused, decoded, tile, chunk, band,
+      segment);
 }
 
 Expected<Schedule> Schedule::parse(std::string_view text, const Schedule &base) {

@@ -30,13 +30,14 @@ struct Schedule {
   int64_t rows = 4;      // weight rows of one register block
   int64_t tokens = 2;    // tokens of one register block
   int64_t fused = 2;     // up to this many tokens, weights are decoded in registers and never stored
-  int64_t decoded = 32; // KB of decoded weights that stay in L1 while all tokens pass over them
+  int64_t decoded = 32;  // KB of decoded weights that stay in L1 while all tokens pass over them
   int64_t tile = 0;      // from this many tokens on, the AMX tile kernel; 0: never
   int64_t chunk = 5;     // K blocks of 64 decoded to L1 at a time by the tile kernel
   int64_t band = 32;     // contraction columns of one task step: a multiple of 32
   int64_t segment = 512; // longest run of rows handled at once
 
-  /// "cpu isa=avx512bf16 dot=bf16 lanes=16 rows=8 tokens=3 fused=4 decoded=32 tile=0 chunk=5 band=32 segment=512"
+  /// "cpu isa=avx512bf16 dot=bf16 lanes=16 rows=8 tokens=3 fused=4 decoded=32 tile=0 chunk=5 band=32
+  /// segment=512"
   std::string str() const;
   /// Parses a whole or partial line (missing fields keep the values of `base`); errors name the field and
   /// what is legal.

@@ -1,4 +1,5 @@
-// Scalar conversions written with integers, so that they are the same on every machine and in every rounding mode.
+// Scalar conversions written with integers, so that they are the same on every machine and in every rounding
+// mode.
 #include "compiler/support/DType.h"
 #include <cstring>
 
@@ -35,8 +36,10 @@ float loadAs(DType t, const void *data, int64_t index) {
 }
 
 void storeAs(DType t, void *data, int64_t index, float value) {
-  if (t == DType::F32) static_cast<float *>(data)[index] = value;
-  else static_cast<uint16_t *>(data)[index] = t == DType::BF16 ? toBF16(value) : toF16(value);
+  if (t == DType::F32)
+    static_cast<float *>(data)[index] = value;
+  else
+    static_cast<uint16_t *>(data)[index] = t == DType::BF16 ? toBF16(value) : toF16(value);
 }
 
 float fromE8M0(uint8_t bits) {

@@ -10,7 +10,9 @@ namespace quern {
 enum class DType : uint8_t { F32 = 0, BF16 = 1, F16 = 2 };
 
 constexpr int64_t byteSize(DType t) { return t == DType::F32 ? 4 : 2; }
-constexpr std::string_view name(DType t) { return t == DType::F32 ? "f32" : t == DType::BF16 ? "bf16" : "f16"; }
+constexpr std::string_view name(DType t) {
+  return t == DType::F32 ? "f32" : t == DType::BF16 ? "bf16" : "f16";
+}
 /// "f32", "bf16", "f16"; anything else is nullopt.
 std::optional<DType> parseDType(std::string_view text);
 

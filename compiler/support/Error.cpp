@@ -20,7 +20,8 @@ Error Error::system(std::string message, std::string place) {
   return {ErrorKind::System, std::move(message), std::move(place), "", ""};
 }
 Error Error::internal(std::string message, std::string place) {
-  return {ErrorKind::Internal, std::move(message), std::move(place), "", "Please report this with the input."};
+  return {ErrorKind::Internal, std::move(message), std::move(place), "",
+          "Please report this with the input."};
 }
 
 } // namespace quern

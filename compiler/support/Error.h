@@ -7,7 +7,8 @@
 
 namespace quern {
 
-/// Whose fault it is: the caller's input, the machine's state (files, memory, missing library), or a bug in Quern.
+/// Whose fault it is: the caller's input, the machine's state (files, memory, missing library), or a bug in
+/// Quern.
 enum class ErrorKind { User, System, Internal };
 
 /// A failure with all that a reader needs. `str()` is what users see.
@@ -27,8 +28,7 @@ struct Error {
 };
 
 /// Either a T or an Error. Test it before use: `if (!x) return x.takeError();`.
-template <class T>
-class [[nodiscard]] Expected {
+template <class T> class [[nodiscard]] Expected {
   std::variant<T, Error> state;
 
 public:

@@ -1,4 +1,5 @@
-// The checked syntax tree of a .qn file: what the parser builds, the semantic checks annotate, and the interpreter runs.
+// The checked syntax tree of a .qn file: what the parser builds, the semantic checks annotate, and the
+// interpreter runs.
 #pragma once
 #include "compiler/support/DType.h"
 #include <array>
@@ -26,18 +27,20 @@ struct Dim {
 /// How one scale of a codec is stored.
 enum class ScaleType : uint8_t { F32, BF16, E8M0 };
 
-/// value = (table[code] - zero) * scale; scale and zero are shared by `block` consecutive codes of the flattened [N, K].
+/// value = (table[code] - zero) * scale; scale and zero are shared by `block` consecutive codes of the
+/// flattened [N, K].
 struct Codec {
   std::string name;
   std::array<float, 16> table{};
   bool highFirst = true; // element 2j is the high nibble of byte j
   ScaleType scale = ScaleType::F32;
-  int64_t block = 64;    // default for generated data; a packed operand's own block size wins
-  bool hasZero = false;  // one u4 code-domain zero per block, stored as one byte (0..15)
+  int64_t block = 64;   // default for generated data; a packed operand's own block size wins
+  bool hasZero = false; // one u4 code-domain zero per block, stored as one byte (0..15)
   Loc loc;
 };
 
-/// Element type of a parameter: a literal dtype, `act` (one dtype variable per kernel) or `float` (any of the three, each on its own).
+/// Element type of a parameter: a literal dtype, `act` (one dtype variable per kernel) or `float` (any of the
+/// three, each on its own).
 struct ElemType {
   enum Kind : uint8_t { Literal, Act, Float } kind = Literal;
   DType literal = DType::F32;
@@ -52,7 +55,8 @@ struct Param {
   Loc loc;
 };
 
-/// One subscript. Row: the row variable itself. Token, Expert: r.token, r.expert. Affine: mul * var + offset (offset a Dim, constant 0 by default).
+/// One subscript. Row: the row variable itself. Token, Expert: r.token, r.expert. Affine: mul * var + offset
+/// (offset a Dim, constant 0 by default).
 struct Index {
   enum Kind : uint8_t { Row, Token, Expert, Affine } kind = Affine;
   std::string var;
@@ -67,10 +71,18 @@ enum class ExprKind : uint8_t {
   Access,    // name[indices]: a tensor or packed parameter, or a local tensor of the kernel
   RowWeight, // r.weight
   Neg,       // children[0]
-  Add, Sub, Mul, Div,
-  Lt, Le, Gt, Ge, Eq, Ne, // only as the first argument of select
-  Call,      // name(children): builtin or fn; see `callee`
-  Sum,       // sum(name) children[0] * children[1]
+  Add,
+  Sub,
+  Mul,
+  Div,
+  Lt,
+  Le,
+  Gt,
+  Ge,
+  Eq,
+  Ne,   // only as the first argument of select
+  Call, // name(children): builtin or fn; see `callee`
+  Sum,  // sum(name) children[0] * children[1]
 };
 
 /// Builtins of the scalar functions; UserFn: `fnIndex` says which.
@@ -86,7 +98,8 @@ struct Expr {
   std::string name;           // Name, Access, Call (as written), Sum (the reduced variable)
   std::vector<Index> indices; // Access
   Builtin callee = Builtin::UserFn;
-  int fnIndex = -1;           // Call of a UserFn: index in Program::fns, always smaller than the caller's (no recursion)
+  int fnIndex =
+      -1; // Call of a UserFn: index in Program::fns, always smaller than the caller's (no recursion)
   std::vector<ExprPtr> children;
 };
 
@@ -127,10 +140,10 @@ struct Kernel {
   Loc loc;
 
   // Filled by the checks.
-  int routing = -1;                        // index in params, or -1: dense kernel
-  std::string rowVar;                      // "r" in y[r, n]; for dense kernels the first variable of the targets
-  Dim rows;                                // "R" with routing; the row dimension (e.g. "T") without
-  std::vector<std::string> dimSymbols;     // every symbol, in order of first appearance (R excluded)
+  int routing = -1;                    // index in params, or -1: dense kernel
+  std::string rowVar;                  // "r" in y[r, n]; for dense kernels the first variable of the targets
+  Dim rows;                            // "R" with routing; the row dimension (e.g. "T") without
+  std::vector<std::string> dimSymbols; // every symbol, in order of first appearance (R excluded)
   std::vector<Local> locals;
   std::vector<std::vector<LoopVar>> loops; // per statement: column variable and reduced variables
 };

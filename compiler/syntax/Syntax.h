@@ -1,4 +1,5 @@
-// Entry points of the front end: text -> checked Program -> NormalForm. Plain C++, no MLIR. Safe on any input.
+// Entry points of the front end: text -> checked Program -> NormalForm. Plain C++, no MLIR. Safe on any
+// input.
 #pragma once
 #include "compiler/support/Error.h"
 #include "compiler/syntax/Ast.h"
@@ -11,7 +12,8 @@
 
 namespace quern::syntax {
 
-/// Text of the file that `use NAME` names, or nullopt. The default finds the shipped kernels/NAME.qn (embedded in the library).
+/// Text of the file that `use NAME` names, or nullopt. The default finds the shipped kernels/NAME.qn
+/// (embedded in the library).
 using UseResolver = std::function<std::optional<std::string>(std::string_view name)>;
 
 /// Text of the shipped file `name` ("gpt_oss" or "gpt_oss.qn"), or nullopt.

@@ -1,5 +1,5 @@
-// Calling a kernel: arguments are matched with the signature, dimensions solved, outputs described, an image found or compiled,
-// and run. This is what the Python bindings and the command line use.
+// Calling a kernel: arguments are matched with the signature, dimensions solved, outputs described, an image
+// found or compiled, and run. This is what the Python bindings and the command line use.
 #pragma once
 #include "compiler/support/Error.h"
 #include "compiler/syntax/Ast.h"
@@ -43,9 +43,10 @@ struct Binding {
   std::vector<OutputSpec> outputs;
 };
 
-/// Matches `args` (in parameter order) with `kernel`: ranks, dtypes, codecs, every dimension solved and consistent.
-/// Errors are user errors with place "argument 'x'" and say what was found and what was expected.
-Expected<Binding> bindArguments(const syntax::Program &program, const syntax::Kernel &kernel, const std::vector<Arg> &args);
+/// Matches `args` (in parameter order) with `kernel`: ranks, dtypes, codecs, every dimension solved and
+/// consistent. Errors are user errors with place "argument 'x'" and say what was found and what was expected.
+Expected<Binding> bindArguments(const syntax::Program &program, const syntax::Kernel &kernel,
+                                const std::vector<Arg> &args);
 
 /// Counters since the process started.
 struct Stats {
@@ -60,9 +61,10 @@ class Module {
 public:
   static Expected<std::shared_ptr<Module>> load(std::string_view text, std::string_view fileName);
   const syntax::Program &program() const;
-  /// Runs `kernel` on the CPU target. Outputs must match bindArguments(...).outputs and be contiguous; they are fully written.
-  /// Nothing is written when an error is returned.
-  Status run(const syntax::Kernel &kernel, const std::vector<Arg> &args, const std::vector<TensorView> &outputs);
+  /// Runs `kernel` on the CPU target. Outputs must match bindArguments(...).outputs and be contiguous; they
+  /// are fully written. Nothing is written when an error is returned.
+  Status run(const syntax::Kernel &kernel, const std::vector<Arg> &args,
+             const std::vector<TensorView> &outputs);
 
 private:
   struct Impl;
