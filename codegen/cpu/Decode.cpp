@@ -145,15 +145,15 @@ void Weights::decodePair(Value row, int64_t r0, Value kb,
   }
 }
 
-void Weights::prefetchBlock(Value row, Value kb) {
-  Value address = line(e.mul(e.div(row, 32), 32), kb);
-  for (int i = 0; i < 16; ++i) e.prefetch(e.at(address, 64 * i));
-  if (operand.block != 64 || !retiledScales()) return;
-  Value scale = scaleIndex(e.mul(e.div(row, 32), 32), 0, e.mul(kb, 64));
+void Weights::prefetchNextPanel(Value row, int64_t count, Value kb) {
+  Value address = e.at(line(row, kb), mainBlocks() * 1024);
+  for (int64_t r = 0; r < count; r += 2) e.prefetch(e.at(address, 32 * r));
+  if (!retiledScales() || operand.block > 64) return;
   int64_t bytes = operand.codec.scale == syntax::ScaleType::F32    ? 4
                   : operand.codec.scale == syntax::ScaleType::BF16 ? 2
                                                                    : 1;
-  for (int64_t i = 0; i < 32 * bytes; i += 64) e.prefetch(e.at(e.at(scales, e.mul(scale, bytes)), i));
+  Value scale = e.at(scales, e.mul(e.add(scaleIndex(row, 0, e.mul(kb, 64)), k / operand.block * 32), bytes));
+  for (int64_t r = 0; r < count; r += 16) e.prefetch(e.at(scale, r * bytes));
 }
 
 Value Weights::position(Value kk) {
@@ -261,6 +261,7 @@ void Weights::decodeRows(Value row, int64_t count, Value block0, Value block1, i
     Value end = e.min(block1, e.c(mainBlocks()));
     e.forEach(block0, end, 1, [&](Value kb) {
       Value target = e.at(buffer, e.mul(e.sub(kb, block0), 64 * elementBytes()));
+      prefetchNextPanel(row, count, kb);
       for (int64_t r = 0; r < count; r += 2)
         decodePair(row, r, kb, [&](int which, int64_t position, Value v) {
           e.store(v, e.at(target, (r + which) * rowBytes + position * elementBytes()));

@@ -46,8 +46,9 @@ public:
   /// it.
   void decodeRows(Value row, int64_t count, Value block0, Value block1, int64_t pitch, Value buffer);
 
-  /// Asks the caches for K block `kb` of the 32-row panel that holds `row` (all of its lines and scales).
-  void prefetchBlock(Value row, Value kb);
+  /// Asks L2 for what rows [row, row + count) of K block `kb` need one panel of 32 rows further on: a panel
+  /// of work is far more than the memory's latency, and the requests spread evenly.
+  void prefetchNextPanel(Value row, int64_t count, Value kb);
 
 private:
   Emitter &e;

@@ -145,16 +145,14 @@ void DotRows::buffered(Value n, Value tokens, Value c, Value cPitch, Value colum
   pass(e.c(lastChunk), e.c(blocks), false, true);
 }
 
-void DotRows::fused(Value n, int64_t rowCount, int64_t tokenCount, Value c, Value pitch, Value column,
-                    bool prefetch) {
+void DotRows::fused(Value n, int64_t rowCount, int64_t tokenCount, Value c, Value pitch, Value column) {
   VectorType accType = e.vec(schedule.lanes, e.f32());
   SmallVector<Value> zero(rowCount * tokenCount, e.constantF(accType, {0.0f}));
   SmallVector<Value> x;
   for (int64_t t = 0; t < tokenCount; ++t) x.push_back(rows.rowPointer(e.c(t)));
   auto acc = e.forLoop(e.c(0), e.c(weights.mainBlocks()), e.c(1), zero, [&](Value kb, ValueRange in) {
     SmallVector<Value> next(in);
-    if (prefetch)
-      weights.prefetchBlock(n, e.add(kb, 4)); // runs into the next panel at the end, which is what comes next
+    weights.prefetchNextPanel(n, rowCount, kb);
     Value k = e.mul(kb, 64);
     for (int64_t r = 0; r < rowCount; r += 2)
       weights.decodePair(n, r, kb, [&](int which, int64_t position, Value w) {
@@ -183,12 +181,8 @@ void DotRows::emit(Value n0, Value columns, Value cPitch, Value tokens, Value c,
   auto fusedPanel = [&](Value n32, Value column32, int64_t tokenCount) {
     int64_t registers = schedule.isa >= Isa::Avx512 ? 16 : 8, rowCount = 16;
     while (rowCount * tokenCount > registers) rowCount /= 2;
-    // The first block of rows asks for the whole panel; the others find it in the cache.
-    auto step = [&](Value s, bool prefetch) {
-      fused(e.add(n32, s), rowCount, tokenCount, c, cPitch, e.add(column32, s), prefetch);
-    };
-    step(e.c(0), true);
-    e.forEach(e.c(rowCount), e.c(32), rowCount, [&](Value s) { step(s, false); });
+    e.forEach(e.c(0), e.c(32), rowCount,
+              [&](Value s) { fused(e.add(n32, s), rowCount, tokenCount, c, cPitch, e.add(column32, s)); });
   };
   e.forEach(e.c(0), columns, 32, [&](Value column32) {
     Value n32 = e.add(n0, column32);

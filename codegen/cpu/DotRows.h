@@ -44,8 +44,7 @@ private:
                               Value buffer);
   void forTokens(Value tokens, const std::function<void(int64_t, Value)> &body);
   void buffered(Value n, Value tokens, Value c, Value pitch, Value column, Value buffer);
-  void fused(Value n, int64_t rowCount, int64_t tokenCount, Value c, Value pitch, Value column,
-             bool prefetch);
+  void fused(Value n, int64_t rowCount, int64_t tokenCount, Value c, Value pitch, Value column);
 };
 
 } // namespace quern::cpu

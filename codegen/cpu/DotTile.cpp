@@ -138,7 +138,7 @@ void DotTile::interleaved(Value n, bool pair, Value cTiles, Value ring, Value ti
   for (int64_t kb = 0; kb < std::min(ahead, blocks); ++kb) decodeRowPairs(e.c(kb), 0, 32);
   auto run = [&](Value from, Value to, bool decoding) {
     e.forEach(from, to, 1, [&](Value kb) {
-      if (decoding) weights.prefetchBlock(n, e.add(kb, 6));
+      if (decoding) weights.prefetchNextPanel(n, 32, kb);
       Value b0 = e.at(tiles, e.mul(kb, 2048)), b1 = pair ? e.at(b0, groupBytes) : Value();
       step(place(kb), e.c(rowBytes), b0, b1, [&](int slice) {
         if (decoding) decodeRowPairs(e.add(kb, ahead), 4 * slice, 4 * slice + 4);

@@ -44,7 +44,7 @@ Value Emitter::load(Type t, Value pointer, int align) {
 void Emitter::store(Value v, Value pointer, int align) { LLVM::StoreOp::create(b, loc, v, pointer, align); }
 
 void Emitter::prefetch(Value pointer) {
-  LLVM::Prefetch::create(b, loc, pointer, /*rw=*/0, /*hint=*/3, /*cache=*/1);
+  LLVM::Prefetch::create(b, loc, pointer, /*rw=*/0, /*hint=*/2, /*cache=*/1);
 }
 
 Value Emitter::slot(Value slots, int index, Type t) { return load(t, at(slots, 8 * index), 8); }

@@ -57,7 +57,7 @@ public:
   Value at(Value pointer, int64_t bytes) { return bytes ? at(pointer, c(bytes)) : pointer; }
   Value load(Type t, Value pointer, int align = 1);
   void store(Value v, Value pointer, int align = 1);
-  void prefetch(Value pointer);               // to all cache levels, for reading
+  void prefetch(Value pointer);               // into L2, for reading
   Value slot(Value slots, int index, Type t); // slots[index] as i64, pointer or f32
 
   // Vectors.
