@@ -204,10 +204,16 @@ def peak_extra(call):
     return max(0, peak - before)
 
 
-def interleaved(calls, rounds, before=None):
-    """Seconds of each call, taken in turn `rounds` times: {name: sorted list}. `before()` runs untimed before each call."""
+def interleaved(calls, rounds, before=None, budget=None):
+    """Seconds of each call, taken in turn `rounds` times: {name: sorted list}. `before()` runs untimed before each call.
+
+    budget: seconds after which no further round starts, once there are three.
+    """
     times = {name: [] for name in calls}
-    for _ in range(rounds):
+    begin = time.perf_counter()
+    for done in range(rounds):
+        if budget is not None and done >= 3 and time.perf_counter() - begin > budget:
+            break
         for name, call in calls.items():
             if before:
                 before()
