@@ -51,7 +51,8 @@ say "Building the tests"
 NINJA_STATUS='[%f/%t] ' step "tests" test-build cmake --build build -j "$(jobs)" --target quern-tests
 if wanted sanitize || wanted fuzz; then
   [[ -e build-sanitize/build.ninja ]] || step "configure (sanitize)" test-sanitize-configure cmake --preset sanitize
-  NINJA_STATUS='[%f/%t] ' step "tests (sanitize)" test-sanitize-build cmake --build build-sanitize -j "$(jobs)" --target quern-tests
+  NINJA_STATUS='[%f/%t] ' step "tests (sanitize)" test-sanitize-build cmake --build build-sanitize -j "$(jobs)" \
+    --target quern-unit-tests frontend-fuzz
 fi
 
 # Every runner writes its results as JUnit XML, from which the counts are taken, and its own words to the terminal and a log.
@@ -69,10 +70,11 @@ run_sanitize() { build-sanitize/bin/quern-unit-tests --gtest_brief=1 --gtest_out
 run_python() { "${pytest[@]}" tests --ignore tests/lint --ignore tests/lit --junit-xml "$results/python.xml"; }
 
 # Two things: every input of the corpus once (an old failure must not come back), then new inputs made from it. New inputs go to
-# a folder of their own: the corpus is only read. An input that ends the run is kept in build/logs.
-run_fuzz() {
+# a folder of their own: the corpus is only read. An input that ends the run is kept in build/logs. libFuzzer's line per new input is left out.
+run_fuzz() { fuzz | sed -E '/^#[0-9]+\s+(NEW|REDUCE|RELOAD)|^\s+NEW_FUNC|^"|^#+ .*ecommended dictionary/d'; }
+fuzz() {
   local fuzz=build-sanitize/bin/frontend-fuzz found=build/fuzz-found seconds=${QUERN_FUZZ_SECONDS:-60}
-  local options=(-print_final_stats=1 -timeout=10 -rss_limit_mb=2048 -artifact_prefix=build/logs/ -verbosity=0)
+  local options=(-print_final_stats=1 -timeout=10 -rss_limit_mb=2048 -artifact_prefix=build/logs/)
   mkdir -p "$found"
   "$fuzz" "${options[@]}" -runs=0 tests/fuzz/corpus &&
     "$fuzz" "${options[@]}" -dict=tests/fuzz/qn.dict -max_len=4096 -max_total_time="$seconds" "$found" tests/fuzz/corpus

@@ -13,7 +13,7 @@ from pathlib import Path
 SUMMARY = re.compile(
     r"^\[  (PASSED|FAILED|SKIPPED) +\].*\btests?\b|^\[==========\].*\bran\b|^ *(Passed|Failed|Unsupported|Excluded|Unresolved|Skipped) *:"
     r"|^\d+% tests passed"
-    r"|^=*[^=]*\b\d+ (passed|failed|skipped|error)\b.* in [\d.]+s|^Done \d+ runs|^stat::number_of_executed_units|^SUMMARY: |^==\d+== ERROR"
+    r"|^=*[^=]*\b\d+ (passed|failed|skipped|error)\b.* in [\d.]+s|^Done \d+ runs|^SUMMARY: |^==\d+== ERROR"
 )
 
 
