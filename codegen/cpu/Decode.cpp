@@ -35,10 +35,13 @@ int64_t Weights::scaleStep() const {
 }
 
 bool Weights::vectorized() const {
-  return packed() && schedule.isa >= Isa::Avx2 && scaleStep() > 1 && n >= 32 && k >= 64;
+  return packed() && operand.layout == Layout::Cpu && schedule.isa >= Isa::Avx2 && scaleStep() > 1 &&
+         n >= 32 && k >= 64;
 }
 
 Value Weights::scaleIndex(Value row, int64_t r, Value kk) {
+  if (operand.layout == Layout::Gpu && operand.block == 64 && k % 64 == 0)
+    return e.add(e.mul(e.div(kk, 64), n), e.add(row, r));
   if (!retiledScales()) return e.div(e.add(e.mul(e.add(row, r), k), kk), operand.block);
   int64_t perRow = k / operand.block;
   Value segment = e.div(kk, operand.block);
@@ -163,20 +166,35 @@ Value Weights::position(Value kk) {
 }
 
 Value Weights::codeAt(Value row, Value kk) {
-  int64_t k64 = k / 64 * 64, n32 = mainRows();
-  // Plain strips after the tiled region: (byte, low or high nibble).
-  Value evenShift = e.c(operand.codec.highFirst ? 4 : 0), oddShift = e.c(operand.codec.highFirst ? 0 : 4);
-  Value plainShift = e.select(e.eq(e.rem(kk, 2), 0), evenShift, oddShift);
-  Value strip = e.add(e.c(n32 * k64 / 2), e.add(e.mul(row, (k - k64) / 2), e.div(e.sub(kk, e.c(k64)), 2)));
-  Value tail = e.add(e.mul(row, k / 2), e.div(kk, 2));
-  Value block = e.add(e.mul(e.div(row, 32), k / 64), e.div(kk, 64));
-  Value tiled = e.add(e.mul(block, 1024), e.add(e.mul(e.div(e.rem(row, 32), 2), 64),
-                                                e.add(e.mul(e.rem(kk, 32), 2), e.rem(row, 2))));
-  Value tiledShift = e.mul(e.rem(e.div(kk, 32), 2), 4);
-  Value inMain = arith::AndIOp::create(e.b, e.loc, e.lt(row, e.c(n32)), e.lt(kk, e.c(k64)));
-  Value offset = e.select(inMain, tiled, e.select(e.lt(row, e.c(n32)), strip, tail));
+  // Strips in bitsandbytes' order: the whole operand in the bnb layout, what no block covers in the others.
+  int64_t edge = operand.layout == Layout::Gpu ? 64 : 32, kMain = k / 64 * 64, nMain = n / edge * edge;
+  if (operand.layout == Layout::Bnb) kMain = nMain = 0;
+  Value high = e.c(operand.codec.highFirst ? 4 : 0), low = e.c(operand.codec.highFirst ? 0 : 4);
+  Value plainShift = e.select(e.eq(e.rem(kk, 2), 0), high, low);
+  Value strip =
+      e.add(e.c(nMain * kMain / 2), e.add(e.mul(row, (k - kMain) / 2), e.div(e.sub(kk, e.c(kMain)), 2)));
+  Value plain = e.add(e.mul(row, k / 2), e.div(kk, 2));
+  if (nMain) plain = e.select(e.lt(row, e.c(nMain)), strip, plain);
+  Value offset = plain, shift = plainShift;
+  if (nMain && kMain) {
+    Value r = e.rem(row, edge), column = e.rem(kk, 64), inside, tiledShift;
+    if (operand.layout == Layout::Gpu) { // 2x2 units: see runtime/packing/Layout.h
+      Value pair = e.div(column, 2), c = e.rem(pair, 4), j = e.div(pair, 4), wg = e.div(r, 2);
+      inside =
+          e.add(e.mul(e.div(j, 4), 1024), e.add(e.mul(e.add(e.mul(wg, 4), c), 8), e.mul(e.rem(j, 4), 2)));
+      tiledShift = e.mul(e.rem(column, 2), 4);
+    } else {
+      inside = e.add(e.mul(e.div(r, 2), 64), e.mul(e.rem(kk, 32), 2));
+      tiledShift = e.mul(e.div(column, 32), 4);
+    }
+    Value block = e.add(e.mul(e.div(row, edge), kMain / 64), e.div(kk, 64));
+    Value tiled = e.add(e.mul(block, 32 * edge), e.add(inside, e.rem(row, 2)));
+    Value inMain = arith::AndIOp::create(e.b, e.loc, e.lt(row, e.c(nMain)), e.lt(kk, e.c(kMain)));
+    offset = e.select(inMain, tiled, plain);
+    shift = e.select(inMain, tiledShift, plainShift);
+  }
   Value byte = arith::ExtUIOp::create(e.b, e.loc, e.i64(), e.load(e.i8(), e.at(codes, offset)));
-  return e.andi(arith::ShRUIOp::create(e.b, e.loc, byte, e.select(inMain, tiledShift, plainShift)), 15);
+  return e.andi(arith::ShRUIOp::create(e.b, e.loc, byte, shift), 15);
 }
 
 Value Weights::tableGlobal() {

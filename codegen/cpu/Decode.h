@@ -63,7 +63,7 @@ private:
   Value base, rowStride, kStride; // dense, strides in bytes
 
   int64_t scaleStep() const; // 64 or 32: codes of one row that surely share a scale; 1: no vector path
-  bool retiledScales() const { return k % operand.block == 0; }
+  bool retiledScales() const { return operand.layout == Layout::Cpu && k % operand.block == 0; }
   Value scaleIndex(Value row, int64_t r, Value kk); // element index for (row + r, kk), rows of one panel
   Value scaleAt(Value index);                       // as f32
   Value zeroAt(Value index);                        // as f32, or null

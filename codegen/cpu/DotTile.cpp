@@ -8,8 +8,8 @@ namespace quern::cpu {
 bool tileable(const Problem &p, const Contraction &c) {
   if (p.schedule.isa != Isa::Amx || !p.schedule.tile || dotOf(p, c) != Dot::Bf16) return false;
   const Operand &x = p.operands[c.lhs], &w = p.operands[c.rhs];
-  return w.kind == syntax::Param::Packed && w.block % 32 == 0 && x.unitStride && c.reduced % 64 == 0 &&
-         c.columns % 32 == 0;
+  return w.kind == syntax::Param::Packed && w.layout == Layout::Cpu && w.block % 32 == 0 && x.unitStride &&
+         c.reduced % 64 == 0 && c.columns % 32 == 0;
 }
 
 void transpose16(Emitter &e, SmallVector<Value> &rows) {

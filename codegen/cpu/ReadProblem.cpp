@@ -100,9 +100,8 @@ struct Reader {
         o.rank = packed.getRank();
         o.block = fields.getAs<IntegerAttr>("block") ? fields.getAs<IntegerAttr>("block").getInt() : 64;
         auto layout = fields.getAs<StringAttr>("layout");
-        if (layout && layout.getValue() != "cpu" && failure.empty())
-          failure = fmt::format("operand {} is in the {} layout; the CPU target reads the cpu layout", i,
-                                layout.getValue().str());
+        for (Layout l : {Layout::Bnb, Layout::Cpu, Layout::Gpu})
+          if (layout && layout.getValue() == StringRef(name(l))) o.layout = l;
         o.codec = readCodec(packed.getCodec());
         slot += 3;
       } else if (isa<qn::RoutingType>(arg.getType())) {

@@ -30,7 +30,7 @@ struct Schedule {
   int64_t rows = 4;      // weight rows of one register block
   int64_t tokens = 2;    // tokens of one register block
   int64_t fused = 2;     // up to this many tokens, weights are decoded in registers and never stored
-  int64_t decoded = 32;  // KB of decoded weights that stay in L1 while all tokens pass over them
+  int64_t decoded = 24;  // KB of decoded weights that stay in L1 while all tokens pass over them
   int64_t tile = 0;      // from this many tokens on, the AMX tile kernel; 0: never
   int64_t chunk = 5;     // K blocks of 64 decoded to L1 at a time by the tile kernel
   int64_t band = 32;     // contraction columns of one task step: a multiple of 32

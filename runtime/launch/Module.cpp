@@ -90,12 +90,6 @@ Status Module::run(const syntax::Kernel &kernel, const std::vector<Arg> &args,
   auto binding = bindArguments(*impl->program, kernel, args);
   if (!binding) return binding.takeError();
   if (Status ok = checkOutputs(*binding, outputs); !ok) return ok;
-  for (size_t i = 0; i < args.size(); ++i)
-    if (auto *w = std::get_if<PackedView>(&args[i]); w && w->layout != Layout::Cpu)
-      return Error::user(fmt::format("the weights are in the {} layout; the CPU target reads the cpu layout: "
-                                     "pack them with layout 'cpu'",
-                                     name(w->layout)),
-                         fmt::format("argument '{}'", kernel.params[i].name));
   auto image = impl->image(makeRequest(*impl->program, kernel, *binding, args));
   if (!image) return image.takeError();
   return execute(**image, kernel, *binding, args, outputs);
