@@ -1,6 +1,7 @@
 // `quern`: runs, checks, compiles and lists .qn kernels from the command line.
 #include "tools/Commands.h"
 #include <cstdio>
+#include <new>
 
 int main(int argc, char **argv) {
   using namespace quern::tools;
@@ -23,6 +24,9 @@ int main(int argc, char **argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &e) {
     return app.exit(e) == 0 ? success : failure;
+  } catch (const std::bad_alloc &) { // sizes come from the command line
+    std::fprintf(stderr, "not enough memory for these dimensions\n");
+    return failure;
   }
   return exitCode;
 }
