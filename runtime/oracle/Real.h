@@ -41,9 +41,7 @@ inline Real divide(Real a, Real b) {
 /// NaN in either operand gives NaN, as in MLIR's arith.minimumf and PyTorch's minimum.
 inline Real minimum(Real a, Real b) {
   double m = std::max(a.magnitude, b.magnitude);
-  if (std::isnan(a.value)) return {a.value, m};
-  if (std::isnan(b.value)) return {b.value, m};
-  return {b.value < a.value ? b.value : a.value, m};
+  return {b.value < a.value || std::isnan(b.value) ? b.value : a.value, m}; // a comparison with NaN is false
 }
 inline Real maximum(Real a, Real b) { return negate(minimum(negate(a), negate(b))); }
 inline Real clamp(Real x, Real low, Real high) { return minimum(maximum(x, low), high); }

@@ -60,6 +60,7 @@ class Case:
     kernel: object = None
     arguments: dict = None
     expected: dict = None
+    in_doubt: bool = False  # a comparison in `select` was too close to call; see compare_oracle
 
     def request(self, target):
         out = {"text": self.text, "target": target}
@@ -136,7 +137,13 @@ def compare_oracle(case, answer):
         finite = np.isfinite(found) & np.isfinite(magnitude)
         limit = np.where(finite, magnitude, 0) * 2.0**-47 + np.abs(np.where(finite, wanted, 0)) * 2.0**-44 + 1e-300
         with np.errstate(invalid="ignore"):
-            bad = finite & (np.abs(found - wanted) > limit)
+            difference = np.abs(found - wanted)
+            bad = finite & (difference > limit)
+            # tanh(20.0) == 1.0 depends on the last bit of tanh, in which libraries differ. Where the sides of a comparison are that close,
+            # the magnitude covers the difference of the branches: such elements are counted, and test_programs.py limits their number.
+            close = bad & (difference <= magnitude * 2.0**-20)
+        if "select" in case.text and close.any():
+            case.in_doubt, bad = True, bad & ~close
         if bad.any():
             at = tuple(np.argwhere(bad)[0])
             return f"{output['name']}{at}: found {found[at]!r}, expected {wanted[at]!r}, limit {limit[at]!r}"

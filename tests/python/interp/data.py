@@ -92,7 +92,7 @@ class DataMaker:
         values = values.astype(np.float32)
         if self.special and count and self.rng.random() < 0.5:
             for _ in range(self.rng.randint(1, 3)):
-                values[self.rng.randrange(count)] = self.rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e30, 1e-42])
+                values[self.rng.randrange(count)] = self.rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0, 3e4, 1e-42])
         dtype = {"act": self.act, "float": self.rng.choice(DTYPES)}.get(p.type, p.type)
         return Tensor(dtype, formats.to_bits(values, dtype), shape)
 
