@@ -34,6 +34,7 @@ class Part:
     n: int
     k: int
     block: int
+    dtype: torch.dtype  # decoded values are rounded to it
     repacked: bool  # codes and absmax are restored copies
 
     @property
@@ -109,8 +110,9 @@ def read_part(item, label, allow_stack):
         raise argument_error(label, f"has odd K = {k}, expected an even one: two codes share a byte")
     if state.blocksize not in BLOCKSIZES:
         raise argument_error(label, f"has blocksize {state.blocksize}, expected a power of two in 32..4096")
-    if state.dtype not in DTYPE_CODE:
-        raise argument_error(label, f"was quantized from {state.dtype}, expected float32, bfloat16 or float16")
+    dtype = getattr(state, "original_dtype", state.dtype)  # a repack sets dtype to bfloat16
+    if dtype not in DTYPE_CODE:
+        raise argument_error(label, f"was quantized from {dtype}, expected float32, bfloat16 or float16")
     data = weight.data
     found, expected = data.numel() * data.element_size(), experts * n * k // 2
     if found != expected:
@@ -142,7 +144,7 @@ def read_part(item, label, allow_stack):
         raise argument_error(label, f"has absmax of {absmax.dtype}, expected float32, or uint8 when nested", ArgumentTypeError)
     if not absmax.is_contiguous():
         raise argument_error(label, "has non-contiguous absmax, expected a contiguous one")
-    return Part(label, weight, module, state, codes, absmax.reshape(-1), experts, stacked, n, k, state.blocksize, repacked)
+    return Part(label, weight, module, state, codes, absmax.reshape(-1), experts, stacked, n, k, state.blocksize, dtype, repacked)
 
 
 def check_table(part, codec):

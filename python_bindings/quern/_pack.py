@@ -154,16 +154,13 @@ def _check_alike(groups):
                 ("K", part.k, first.k),
                 ("blocksize", part.block, first.block),
                 ("quant_type", part.state.quant_type, first.state.quant_type),
-                ("dtype", part.state.dtype, first.state.dtype),
+                ("dtype", part.dtype, first.dtype),
             )
             for name, found, expected in facts:
                 if found != expected:
                     raise argument_error(part.label, f"has {name} = {found}, but {first.label} has {expected}")
             if len(group) > 1 and (part.n * part.k) % part.block:
                 raise argument_error(part.label, f"has N * K = {part.n * part.k}, not a multiple of its blocksize {part.block}")
-    n = sum(rows)
-    if len(groups) > 1 and (n * first.k) % first.block:
-        raise argument_error("source", f"has N * K = {n * first.k} per expert, not a multiple of blocksize {first.block}")
 
 
 def _check_in_place(parts):
@@ -189,7 +186,7 @@ def _template(state, part):
     template.absmax = None
     template = copy.deepcopy(template)
     if part.repacked:
-        template.dtype = getattr(state, "original_dtype", state.dtype)
+        template.dtype = part.dtype
         for name in [n for n in vars(template) if n.startswith("original_") or n == "packing_format_for_cpu"]:
             delattr(template, name)
     return template
@@ -237,8 +234,7 @@ def _pack_bnb(source, inplace, codec, layout):
         codes, scales = list(all_codes.split(size)), list(all_scales.split(count))
 
     shape = (n, k) if form == "one" and not stacked else (experts, n, k)
-    dtype = records[0].template.dtype
-    packed = Packed(codec, shape, first.block, dtype, codes, scales, [], _BnbOrigin(records, form), inplace, "source")
+    packed = Packed(codec, shape, first.block, first.dtype, codes, scales, [], _BnbOrigin(records, form), inplace, "source")
     for record in records:
         part = record.part
         if inplace:
@@ -293,8 +289,6 @@ def _pack_raw(codes, absmax, shape, blocksize, codec, dtype, zeros, inplace, lay
     dtype = torch.bfloat16 if dtype is None else dtype
     dtype_code(dtype)
     experts, (n, k) = (shape[0] if len(shape) == 3 else 1), shape[-2:]
-    if experts > 1 and (n * k) % blocksize:
-        raise argument_error("shape", f"has N * K = {n * k} per expert, not a multiple of blocksize {blocksize}")
     if (zeros is not None) != codec.has_zero:
         raise argument_error("zeros", f"codec '{codec.name}' {'needs' if codec.has_zero else 'has no'} zeros")
     count = -(-n * k // blocksize)
@@ -321,7 +315,7 @@ def pack(
         Weights that bitsandbytes repacked for its CPU path have lost their exact scales and are refused.
     From raw tensors:
         codes: uint8, E*N*K/2 bytes in row-major order; absmax: one scale per block (float32, bfloat16 or, for e8m0, uint8);
-        each one tensor, or a list of E. shape: [N, K] or [E, N, K]. codec: name of a shipped one ("nf4", "fp4", "mxfp4", "int4")
+        each one tensor, or a list of E. Each expert's blocks are its own; the last may be short. shape: [N, K] or [E, N, K]. codec: name of a shipped one ("nf4", "fp4", "mxfp4", "int4")
         or a Codec of a module. blocksize: default the codec's. dtype: what decoded values are rounded to, default bfloat16.
         zeros: uint8 0..15, one per block, for codecs that have them.
 
