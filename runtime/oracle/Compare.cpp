@@ -65,9 +65,9 @@ Judgement judge(DType type, double expected, double magnitude, double found, con
     j.mismatch = std::isinf(expected) ? expected != found
                                       : std::signbit(expected) != std::signbit(found) || reach < largest;
   } else {
-    j.rounding = halfUlp(type, std::fabs(expected) + (std::isfinite(scaled) ? scaled : 0));
+    j.rounding = halfUlp(type, std::fabs(expected) + (std::isfinite(scaled) ? scaled : 0)) + smallestNormal;
     j.error = std::fabs(found - expected);
-    double limit = scaled + j.rounding + smallestNormal;
+    double limit = scaled + j.rounding;
     // The excess of a result that must overflow, but is the largest number or near it.
     if (std::fabs(expected) > largest && std::fabs(found) <= largest)
       j.mismatch = std::fabs(expected) - scaled > largest + 2 * halfUlp(type, largest);
