@@ -129,7 +129,7 @@ def _found(keys):
     return out
 
 
-def layers(path):
+def layers(path: "str | os.PathLike") -> "list[int]":
     """Numbers of the layers of a checkpoint that hold experts in a known layout, ascending."""
     with contextlib.ExitStack() as stack:
         return sorted(_found(_Files(path, stack).where))
@@ -179,7 +179,7 @@ class Weights:
     layer: int
     prefix: str
 
-    def pack(self, *, inplace=False, layout="cpu"):
+    def pack(self, *, inplace: bool = False, layout: str = "cpu") -> Experts:
         """quern.pack of gate_up and down: Experts."""
         joined = len(self.gate_up[0]) > 1
         gate_up = pack(self.gate_up if joined else [group[0] for group in self.gate_up], inplace=inplace, layout=layout)
@@ -187,7 +187,7 @@ class Weights:
         return Experts(self.kind, gate_up, down, self.gate_up_bias, self.down_bias, self.layer, self.prefix)
 
 
-def read_experts(path, layer):
+def read_experts(path: "str | os.PathLike", layer: int) -> Weights:
     """Reads the experts of one layer as bitsandbytes' own Params4bit; only that layer's tensors are read.
 
     Arguments and errors as for load_experts. Returns: Weights.
@@ -224,7 +224,7 @@ def read_experts(path, layer):
         return Weights(kind, joined, weights(down), bias(gate_up), bias([down]), layer, prefix)
 
 
-def load_experts(path, layer, *, layout="cpu"):
+def load_experts(path: "str | os.PathLike", layer: int, *, layout: str = "cpu") -> Experts:
     """Reads and packs the experts of one layer; only that layer's tensors are read.
 
     path: a .safetensors file, a folder of a model, or its model.safetensors.index.json. layer: int.
