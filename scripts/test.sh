@@ -10,7 +10,9 @@ usage: bash scripts/test.sh [--quick] [--only NAME]...
 
   lint      layers, formatting, file lengths, words, links, the code blocks of the READMEs
   unit      GoogleTest: language, formats, routing, threads, oracle (no LLVM)
-  jit       GoogleTest: kernels compiled from text and run
+  codegen   GoogleTest: schedules, features
+  jit       GoogleTest: kernels compiled from text and run, on what this CPU has
+  isa       the same kernels on every instruction set (AMX by emulation where needed) and by other schedules
   amx       GoogleTest and ctest: the AMX emulator that lets jit and python test AMX code on any x86-64 CPU
   lit       FileCheck: the dialect, the passes, the command line tool
   sanitize  the unit tests with address and undefined-behaviour sanitizers
@@ -35,7 +37,7 @@ while (($#)); do
   esac
   shift
 done
-runners=(lint unit jit amx lit sanitize fuzz python)
+runners=(lint unit codegen jit isa amx lit sanitize fuzz python)
 for name in "${only[@]}"; do
   [[ " ${runners[*]} " == *" $name "* ]] || { echo "error: no runner is called $name" >&2 && usage >&2 && exit 2; }
 done
@@ -64,6 +66,8 @@ pytest=(.venv/bin/python -m pytest -q -p no:cacheprovider)
 run_lint() { "${pytest[@]}" tests/lint --junit-xml "$results/lint.xml"; }
 run_unit() { build/bin/quern-unit-tests --gtest_brief=1 --gtest_output="xml:$results/unit.xml"; }
 run_jit() { build/bin/quern-jit-tests --gtest_brief=1 --gtest_output="xml:$results/jit.xml"; }
+run_codegen() { build/bin/quern-codegen-tests --gtest_brief=1 --gtest_output="xml:$results/codegen.xml"; }
+run_isa() { ctest --test-dir build/tests -R '^quern-jit-' -E '^quern-jit-tests$' --output-on-failure --output-junit "$results/isa.xml"; }
 run_amx() { ctest --test-dir build/tests/support/amx_emulator --output-on-failure --output-junit "$results/amx.xml"; }
 run_lit() { /usr/lib/llvm-22/bin/lit -sv --no-progress-bar --xunit-xml-output "$results/lit.xml" build/tests/lit; }
 run_sanitize() { build-sanitize/bin/quern-unit-tests --gtest_brief=1 --gtest_output="xml:$results/sanitize.xml"; }
@@ -71,7 +75,7 @@ run_python() { "${pytest[@]}" tests --ignore tests/lint --ignore tests/lit --jun
 
 # Two things: every input of the corpus once (an old failure must not come back), then new inputs made from it. New inputs go to
 # a folder of their own: the corpus is only read. An input that ends the run is kept in build/logs. libFuzzer's line per new input is left out.
-run_fuzz() { fuzz | sed -E '/^#[0-9]+\s+(NEW|REDUCE|RELOAD)|^\s+NEW_FUNC|^"|^#+ .*ecommended dictionary/d'; }
+run_fuzz() { fuzz 2>&1 | sed -E '/^#[0-9]+\s+(NEW|REDUCE|RELOAD|READ|INITED)|^\s+NEW_FUNC|^"|^#+ .*ecommended dictionary/d'; }
 fuzz() {
   local fuzz=build-sanitize/bin/frontend-fuzz found=build/fuzz-found seconds=${QUERN_FUZZ_SECONDS:-60}
   local options=(-print_final_stats=1 -timeout=10 -rss_limit_mb=2048 -artifact_prefix=build/logs/)
