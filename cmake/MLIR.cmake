@@ -7,23 +7,24 @@ include(AddMLIR)
 set(QUERN_LLVM_COMPONENTS Core Support Passes Analysis Target TargetParser MC OrcJIT
     X86CodeGen X86AsmParser X86Desc X86Info)
 if(QUERN_STATIC)
-  # Debian's static MLIR targets carry INTERFACE LLVM (= libLLVM.so): strip it, link the components instead.
+  # Debian's static MLIR targets carry INTERFACE LLVM (= libLLVM.so), some also MLIR: strip both, link the components instead.
   foreach(t IN LISTS MLIR_EXPORTED_TARGETS)
     if(TARGET ${t})
       get_target_property(l ${t} INTERFACE_LINK_LIBRARIES)
       if(l)
-        list(REMOVE_ITEM l LLVM)
+        list(REMOVE_ITEM l LLVM MLIR "$<LINK_ONLY:LLVM>" "$<LINK_ONLY:MLIR>")
         set_property(TARGET ${t} PROPERTY INTERFACE_LINK_LIBRARIES "${l}")
       endif()
     endif()
   endforeach()
   llvm_map_components_to_libnames(QUERN_LLVM_LIBS ${QUERN_LLVM_COMPONENTS})
-  get_property(dialects GLOBAL PROPERTY MLIR_DIALECT_LIBS)
-  get_property(conversions GLOBAL PROPERTY MLIR_CONVERSION_LIBS)
-  get_property(extensions GLOBAL PROPERTY MLIR_EXTENSION_LIBS)
-  get_property(translations GLOBAL PROPERTY MLIR_TRANSLATION_LIBS)
-  set(QUERN_MLIR_LIBS ${dialects} ${conversions} ${extensions} ${translations} MLIROptLib MLIRTargetLLVMIRExport
-      MLIRLLVMToLLVMIRTranslation MLIRBuiltinToLLVMIRTranslation ${QUERN_LLVM_LIBS})
+  set(QUERN_MLIR_LIBS
+      MLIRParser MLIRPass MLIRTransforms MLIRIR MLIROptLib
+      MLIRArithDialect MLIRMathDialect MLIRMathTransforms MLIRFuncDialect MLIRSCFDialect MLIRControlFlowDialect MLIRVectorDialect
+      MLIRLLVMDialect MLIRMemRefDialect MLIRAMXDialect MLIRX86VectorDialect
+      MLIRArithToLLVM MLIRControlFlowToLLVM MLIRConvertToLLVMPass MLIRFuncToLLVM MLIRMathToLLVM MLIRReconcileUnrealizedCasts
+      MLIRSCFToControlFlow MLIRVectorToLLVM MLIRVectorToLLVMPass
+      MLIRTargetLLVMIRExport MLIRBuiltinToLLVMIRTranslation MLIRLLVMToLLVMIRTranslation ${QUERN_LLVM_LIBS})
 else()
   set(QUERN_MLIR_LIBS MLIR LLVM)
 endif()
