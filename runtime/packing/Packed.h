@@ -23,8 +23,8 @@ struct PackedView {
 };
 
 /// Checks sizes that a view must satisfy: K even, block a power of two in 32..4096, pointers present. Each
-/// expert has blocks of its own, the last one possibly short; a stack quantized as one tensor whose blocks cross
-/// an expert's end has no such form and is refused where it is packed. User errors name `argument`.
+/// expert has blocks of its own, the last one possibly short; a stack quantized as one tensor whose blocks
+/// cross an expert's end has no such form and is refused where it is packed. User errors name `argument`.
 Status checkPacked(const PackedView &view, std::string_view argument);
 
 /// Reference decode of expert `e` to out[N*K] of `out` dtype, row-major, from any layout. Bit-identical to
