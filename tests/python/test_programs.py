@@ -57,10 +57,11 @@ def test_programs(batch):
 
 
 def test_mutants(batch):
-    """Programs with a few tokens changed: both accept and agree, or both reject; no crash."""
-    cases = (make_case(SEED + i, mutant=True) for i in range(PROGRAMS))
+    """Programs with a few tokens changed: both accept and agree, or both reject; no crash. They are cheap: few pass the checks."""
+    count = max(PROGRAMS, min(4 * PROGRAMS, 2000))
+    cases = (make_case(SEED + i, mutant=True) for i in range(count))
     accepted = judge(cases, lambda c: compare_oracle(c, batch.ask(c.request("interp"))))
-    assert 0 < accepted < PROGRAMS // 2 + 1, f"{accepted} mutants were accepted: the mutations are too harsh or too mild"
+    assert 0 < accepted < count // 2 + 1, f"{accepted} mutants were accepted: the mutations are too harsh or too mild"
 
 
 def test_cpu_target(batch):
