@@ -23,6 +23,7 @@ print("checked")
 
 
 @needs_jit
+@pytest.mark.slow
 @pytest.mark.parametrize("features", ["-amx", "-amx,-avx512bf16", "-amx,-avx512f", "-avx2", "-avx"])
 def test_fewer_features(features):
     environment = dict(os.environ, QUERN_CPU_FEATURES=features, PYTHONPATH=os.pathsep.join([os.path.dirname(__file__), *sys.path]))
