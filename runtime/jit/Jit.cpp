@@ -82,26 +82,32 @@ struct Compilation {
     return {};
   }
 
+  /// LLVM ends the process when it meets instructions that the features do not have.
+  Status checkIsa(cpu::Isa isa) {
+    if (isa <= cpu::isaOf(features)) return {};
+    return ::quern::Error::user(
+        fmt::format("isa {} needs CPU features that are not there; this CPU offers {}", cpu::name(isa),
+                    cpu::name(cpu::isaOf(features))),
+        "schedule");
+  }
+
   Status schedules(const Request &r) {
     auto schedule = cpu::Schedule::parse(r.schedule, cpu::defaultSchedule(cpu::isaOf(features)));
     if (!schedule) return schedule.takeError();
-    if (schedule->isa > cpu::isaOf(features))
-      return ::quern::Error::user(
-          fmt::format("isa {} needs CPU features that are not there; this CPU offers {}",
-                      cpu::name(schedule->isa), cpu::name(cpu::isaOf(features))),
-          "schedule");
+    if (Status ok = checkIsa(schedule->isa); !ok) return ok;
     for (auto kernel : module->getOps<mlir::quern::KernelOp>())
       if (Status ok = cpu::assignSchedule(kernel, r, *schedule); !ok) return ok;
     return {};
   }
 
   /// User errors that the pass would only report as a diagnostic.
-  Status checkProblem() {
+  Status checkProblem(bool toCode = true) {
     for (auto kernel : module->getOps<mlir::quern::KernelOp>()) {
       kernelName = kernel.getSymName().str();
       auto problem = cpu::readProblem(kernel);
       if (!problem) return problem.takeError();
       schedule = problem->schedule.str();
+      if (Status ok = checkIsa(problem->schedule.isa); toCode && !ok) return ok;
     }
     return {};
   }
@@ -207,7 +213,7 @@ Expected<std::string> emit(const EmitRequest &request) {
     at = Scheduled;
   }
   if (at == Scheduled && *wanted > Scheduled) {
-    if (Status ok = c.checkProblem(); !ok) return ok.takeError();
+    if (Status ok = c.checkProblem(*wanted >= Llvm); !ok) return ok.takeError();
     if (Status ok = c.runPasses(buildInstrPipeline); !ok) return ok.takeError();
     at = Instr;
   }
