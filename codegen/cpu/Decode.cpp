@@ -140,12 +140,16 @@ void Weights::decodePair(Value row, int64_t r0, Value kb,
     return;
   }
   // As 32-bit lanes: lane d holds words 2d and 2d+1, so nibble i is row i>>1&1, half i&1, k = 2d + (i>>2).
-  for (int64_t part = 0; part < 16 / lanes; ++part) {
-    Value words = e.load(e.vec(lanes, e.i32()), e.at(address, part * lanes * 4));
-    for (int i = 0; i < 8; ++i)
-      emit(i >> 1 & 1, 32 * (i & 1) + 16 * (i >> 2) + part * lanes,
-           lookup(tables[i >> 1 & 1][i & 1], words, 4 * i));
-  }
+  // Units of a row go out in ascending storage order, in which the buffered path adds them too.
+  SmallVector<Value> words;
+  for (int64_t part = 0; part < 16 / lanes; ++part)
+    words.push_back(e.load(e.vec(lanes, e.i32()), e.at(address, part * lanes * 4)));
+  for (int half = 0; half < 2; ++half)
+    for (int high = 0; high < 2; ++high)
+      for (int64_t part = 0; part < 16 / lanes; ++part)
+        for (int r = 0; r < 2; ++r)
+          emit(r, 32 * half + 16 * high + part * lanes,
+               lookup(tables[r][half], words[part], 4 * (4 * high + 2 * r + half)));
 }
 
 void Weights::prefetchNextPanel(Value row, int64_t count, Value kb) {

@@ -51,25 +51,28 @@ TEST(CoreThreads, SameBitsForAnyCount) {
   for (int again = 0; again < 3; ++again) EXPECT_TRUE(allBits() == one);
 }
 
-/// A token's sums do not depend on which rows it is computed with.
+/// A row's sums do not depend on which rows it is computed with, within one kind of kernel: tiles add in
+/// another order.
 TEST(CoreThreads, SameBitsHoweverRowsAreBatched) {
-  Case c{"gpt_oss", "gate_up", {}};
+  if (currentIsa() == "amx") GTEST_SKIP() << "short segments use vectors, long ones tiles";
+  const char *text = R"(use nf4
+kernel k(x: act[T, K], route: routing[T, E], w: nf4[E, N, K]) -> y: f32[R, N] {
+  y[r, n] = sum(k) x[r.token, k] * w[r.expert, n, k]
+})";
+  Case c{text, "k", {}};
   c.options.dims = {{"T", 64}, {"E", 1}, {"N", 128}, {"K", 192}, {"top_k", 1}};
   c.options.seed = seed();
   Call whole(c);
   ASSERT_TRUE(whole.ok());
   ASSERT_TRUE(whole.run());
-  bool tiles =
-      currentIsa() == "amx"; // tiles add in another order than rows: their runs are compared with each other
+  // Up to `fused` rows are decoded in registers, in the storage's order of k.
   for (int64_t count : {1, 2, 3, 4, 5, 8, 17, 33, 63}) {
-    if (tiles && count < 33) continue;
     Call part(c);
     std::vector<int64_t> ids(64, -1);
     for (int64_t i = 0; i < count; ++i) ids[size_t(i)] = 0;
     part.setRouting(ids, std::vector<float>(64, 1.0f));
     ASSERT_TRUE(part.run());
-    int64_t columns = whole.outputs[0].view.shape[1];
-    for (int64_t i = 0; i < count * columns; ++i)
+    for (int64_t i = 0; i < count * 128; ++i)
       ASSERT_EQ(bitsOf(part.outputs[0].view, i), bitsOf(whole.outputs[0].view, i))
           << count << " rows, element " << i;
   }
