@@ -6,7 +6,7 @@ RESULTS holds NAME.xml (JUnit) of each runner that writes one, LOGS the runners'
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 # How each runner sums up, in its own words: GoogleTest, lit, ctest, pytest, libFuzzer.
@@ -25,6 +25,16 @@ class Result:
     passed: int = 0
     failed: int = 0
     skipped: int = 0
+    reasons: list[str] = field(default_factory=list)  # why, one per skipped test
+
+
+def reason(case: ElementTree.Element) -> str:
+    """Why a test was skipped: the last line of its message; ctest has it in the output of the test, below "...: Skipped"."""
+    message = case.find("skipped").get("message", "") if case.find("skipped") is not None else ""
+    said = re.search(r": Skipped\n(.+)", case.findtext("system-out", ""))
+    if said:
+        message = said.group(1)
+    return (message.strip().splitlines() or ["no reason given"])[-1]
 
 
 def count(result: Result, results: Path) -> None:
@@ -37,6 +47,7 @@ def count(result: Result, results: Path) -> None:
                     result.failed += 1
                 elif case.find("skipped") is not None or case.get("status") == "notrun":
                     result.skipped += 1
+                    result.reasons.append(f"{case.get('name')}: {reason(case)}")
                 else:
                     result.passed += 1
         except ElementTree.ParseError:
@@ -65,6 +76,9 @@ def main(arguments: list[str]) -> int:
         lines = summaryLines(logs / f"test-{row.name}.log")
         for line in lines or ["(no summary line: it ended early)"]:
             print(f"{row.name:9} {line.strip()}")
+    for row in ran:
+        for line in row.reasons:
+            print(f"{row.name:9} skipped {line}")
     print(f"\n{'runner':9} {'result':8} {'passed':>7} {'failed':>7} {'skipped':>8} {'seconds':>8}")
     for row in rows:
         if row.status == "-":

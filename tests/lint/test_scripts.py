@@ -24,7 +24,15 @@ def test_report_counts_what_ran(tmp_path):
     status, lines = report(tmp_path, "unit", "0", "3", "fuzz", "0", "60", "sanitize", "-", "0")
     assert (status, lines[-1]) == (0, "2 passed, 0 failed, 1 skipped")
     assert "unit      [  PASSED  ] 1 test." in lines and "fuzz      Done 512 runs in 3 second(s)" in lines
-    assert "sanitize  left out" in lines
+    assert "sanitize  left out" in lines and "unit      skipped b: why" in lines
+
+
+def test_report_shows_why_ctest_skipped(tmp_path):
+    output = "noise\n/x/isa_test.cpp:52: Skipped\nthis CPU has no amx\n"
+    case = f'<testcase name="a" status="notrun"><skipped message="SKIP_REGULAR_EXPRESSION"/><system-out>{output}</system-out></testcase>'
+    (tmp_path / "isa.xml").write_text(f"<testsuite>{case}<testcase name='b' status='run'/></testsuite>")
+    status, lines = report(tmp_path, "isa", "0", "3")
+    assert (status, lines[-1]) == (0, "1 passed, 0 failed, 1 skipped") and "isa       skipped a: this CPU has no amx" in lines
 
 
 def test_report_fails_when_a_test_failed(tmp_path):
