@@ -38,9 +38,9 @@ Schedule defaultSchedule(Isa isa) {
   switch (isa) {
   case Isa::Base: break;
   case Isa::Avx2: s.lanes = 8, s.rows = 4, s.tokens = 3, s.fused = 3; break;
-  case Isa::Avx512: s.lanes = 16, s.rows = 8, s.tokens = 3, s.fused = 3; break;
-  case Isa::Avx512Bf16: s.lanes = 16, s.rows = 8, s.tokens = 3, s.fused = 3, s.dot = Dot::Bf16; break;
-  case Isa::Amx: s.lanes = 16, s.rows = 8, s.tokens = 3, s.fused = 3, s.dot = Dot::Bf16, s.tile = 4; break;
+  case Isa::Avx512: s.lanes = 16, s.rows = 8, s.tokens = 3, s.fused = 4; break;
+  case Isa::Avx512Bf16: s.lanes = 16, s.rows = 8, s.tokens = 3, s.fused = 4, s.dot = Dot::Bf16; break;
+  case Isa::Amx: s.lanes = 16, s.rows = 8, s.tokens = 3, s.fused = 4, s.dot = Dot::Bf16, s.tile = 4; break;
   }
   return s;
 }
