@@ -101,13 +101,8 @@ void prepareRow(Emitter &e, const Problem &p, const PreparedForm &form, Value sl
     Value kStride = x.unitStride ? e.c(bytes) : e.mul(e.slot(slots, x.slot + 2, e.i64()), bytes);
     e.forEach(e.c(whole), e.c(form.k), 1, [&](Value k) {
       Value v = e.load(e.type(x.dtype), e.at(source, e.mul(k, kStride)), int(bytes));
-      Value place = k;
-      if (form.order == Order::Split) {
-        Value low = e.rem(k, 32);
-        place = e.add(e.sub(k, low), e.add(e.mul(e.rem(low, 2), 16), e.div(low, 2)));
-      }
       if (form.dot == Dot::F32) v = e.widen(v);
-      e.store(v, e.at(target, e.mul(place, outBytes)), int(outBytes));
+      e.store(v, e.at(target, e.mul(positionIn(e, form.order, k), outBytes)), int(outBytes));
     });
   }
 }

@@ -163,8 +163,8 @@ void Weights::prefetchNextPanel(Value row, int64_t count, Value kb) {
   for (int64_t r = 0; r < count; r += 16) e.prefetch(e.at(scale, r * bytes));
 }
 
-Value Weights::position(Value kk) {
-  if (order() == Order::Plain) return kk;
+Value positionIn(Emitter &e, Order order, Value kk) {
+  if (order == Order::Plain) return kk;
   Value low = e.rem(kk, 32);
   return e.add(e.sub(kk, low), e.add(e.mul(e.rem(low, 2), 16), e.div(low, 2)));
 }
@@ -220,7 +220,7 @@ void Weights::decodeScalar(Value row, Value from, Value to, Value rowBuffer) {
     Value v = e.load(e.f32(), e.at(table, e.mul(codeAt(row, kk), 4)), 4);
     if (Value zero = zeroAt(index)) v = e.subf(v, zero);
     v = roundChain(e.mulf(v, scaleAt(index)));
-    Value place = e.at(rowBuffer, e.mul(position(kk), elementBytes()));
+    Value place = e.at(rowBuffer, e.mul(positionIn(e, order(), kk), elementBytes()));
     if (dot == Dot::F32) return e.store(v, place, 4);
     e.store(e.narrow(v, DType::BF16), place, 2);
   });

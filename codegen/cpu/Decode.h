@@ -13,6 +13,8 @@ namespace quern::cpu {
 
 /// Memory order of k inside a row of decoded weights or prepared activations.
 enum class Order : uint8_t { Plain, Split };
+/// Where element `kk` of a row lies in `order`.
+Value positionIn(Emitter &e, Order order, Value kk);
 
 /// The right-hand side of one contraction for one expert.
 class Weights {
@@ -78,7 +80,6 @@ private:
   void decodeDense(Value row, int64_t count, Value from, Value to, int64_t pitch, Value buffer);
   void clear(Value target, Value elements);
   Value tableGlobal();
-  Value position(Value kk); // storage position of kk inside its row
 };
 
 } // namespace quern::cpu

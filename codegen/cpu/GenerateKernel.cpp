@@ -186,11 +186,10 @@ private:
       callContraction(form.contraction, s, workRow, e.c(0), e.c(pitch), pitch, c, scratch);
       e.forEach(e.c(0), s.tokens, 1, [&](Value t) {
         Value from = e.at(c, e.mul(t, pitch * 4)), to = place(t);
-        e.forEach(e.c(0), e.c(rank), 1, [&](Value k) {
-          e.store(e.load(e.f32(), e.at(from, e.mul(k, 4)), 4), e.at(to, e.mul(k, 4)), 4);
-        });
-        e.forEach(e.c(rank), e.c(form.padded), 1,
-                  [&](Value k) { e.store(e.constantZeroF(), e.at(to, e.mul(k, 4)), 4); });
+        auto place = [&](Value k) { return e.at(to, e.mul(positionIn(e, form.order, k), 4)); };
+        e.forEach(e.c(0), e.c(rank), 1,
+                  [&](Value k) { e.store(e.load(e.f32(), e.at(from, e.mul(k, 4)), 4), place(k), 4); });
+        e.forEach(e.c(rank), e.c(form.padded), 1, [&](Value k) { e.store(e.constantZeroF(), place(k), 4); });
       });
       noteScratch(largestBuffer() + pitch * 4 * p.schedule.segment);
     }
