@@ -3,6 +3,7 @@
 #include "tests/unit/jit_support.h"
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <fmt/format.h>
 #include <limits>
 
@@ -191,15 +192,22 @@ TEST(CoreNotFinite, ScalesPoisonTheirRows) {
         EXPECT_GE(bad, 3 * tokens);
         EXPECT_GE(good, tokens * (n - 6)); // three blocks lie in six rows at most
       }
-  // e8m0: 255 is NaN.
-  Case c = make(linearOn("use mxfp4", "mxfp4"), "linear", {{"T", 5}, {"N", 66}, {"K", 160}}, DType::BF16);
-  Call call(c);
-  ASSERT_TRUE(call.ok());
-  static_cast<uint8_t *>(call.packed("w").scales[0])[7] = 255;
-  call.expectCorrect();
-  int64_t bad = 0;
-  for (int64_t i = 0; i < 5 * 66; ++i) bad += std::isnan(loadAs(DType::BF16, call.outputs[0].view.data, i));
-  EXPECT_EQ(bad, 5);
+  // e8m0: 255 is NaN, also where every code of the block is the same number and an infinite scale would give
+  // infinity.
+  for (auto [n, k] : {std::pair<int64_t, int64_t>{66, 160}, {34, 128}}) {
+    Case c = make(linearOn("use mxfp4", "mxfp4"), "linear", {{"T", 5}, {"N", n}, {"K", k}}, DType::BF16);
+    Call call(c);
+    ASSERT_TRUE(call.ok());
+    call.fill("x", [](int64_t) { return 1.0f; });
+    PackedView &w = call.packed("w");
+    std::memset(w.codes[0], 0x77, size_t(w.shape.codeBytes()));
+    static_cast<uint8_t *>(w.scales[0])[7] = 255;
+    static_cast<uint8_t *>(w.scales[0])[w.shape.scaleCount() - 1] = 255;
+    call.expectCorrect();
+    int64_t bad = 0;
+    for (int64_t i = 0; i < 5 * n; ++i) bad += std::isnan(loadAs(DType::BF16, call.outputs[0].view.data, i));
+    EXPECT_EQ(bad, 10);
+  }
 }
 
 TEST(CoreNotFinite, ActivationsPoisonTheirRow) {
