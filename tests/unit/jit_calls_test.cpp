@@ -83,9 +83,9 @@ TEST(CoreThreads, SameBitsInAnyFloatMode) {
   setNumThreads(2);
   std::string normal = allBits();
   for (unsigned mode : {0x3f80u, 0x9fc0u, 0xffc0u}) { // round down; flush both; truncate and flush both
+    Call call(layers()[0]);
     unsigned saved = _mm_getcsr();
     _mm_setcsr(mode);
-    Call call(layers()[0]);
     Status status = call.run();
     unsigned after = _mm_getcsr();
     _mm_setcsr(saved);
