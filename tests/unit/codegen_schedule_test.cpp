@@ -55,8 +55,8 @@ TEST(Schedule, PartialLinesKeepTheRest) {
   Schedule base = defaultSchedule(Isa::Avx512);
   auto s = Schedule::parse("rows=4 tokens=6", base);
   ASSERT_TRUE(s);
-  EXPECT_EQ(s->str(), "cpu isa=avx512 dot=f32 lanes=16 rows=4 tokens=6 fused=3 decoded=" +
-                          std::to_string(base.decoded) + " tile=0 chunk=5 band=32 segment=512");
+  EXPECT_EQ(s->str(), "cpu isa=avx512 dot=f32 lanes=16 rows=4 tokens=6 fused=" + std::to_string(base.fused) +
+                          " decoded=" + std::to_string(base.decoded) + " tile=0 chunk=5 band=32 segment=512");
   for (const char *text : {"", "  ", "cpu", " cpu \t\n"}) {
     auto same = Schedule::parse(text, base);
     ASSERT_TRUE(same) << text;
