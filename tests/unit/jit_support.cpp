@@ -128,6 +128,7 @@ Call::Call(const Case &c) : what(c) {
   kernel = found;
   args = std::move(generated->args);
   route = std::move(generated->routing);
+  if (route) keepRouting();
   for (Arg &arg : args) {
     if (auto *t = std::get_if<TensorView>(&arg)) {
       int64_t count = byteSize(t->dtype);
@@ -164,11 +165,20 @@ PackedView &Call::packed(const std::string &name) { return std::get<PackedView>(
 RoutingView &Call::routing() { return std::get<RoutingView>(args[kernel->routing]); }
 
 void Call::setRouting(const std::vector<int64_t> &ids, const std::vector<float> &weights) {
-  RoutingView &view = routing();
+  const RoutingView &view = routing();
   route = std::make_unique<Routing>(routeFromIds(ids.data(), 8, view.topK, 1, weights.data(), DType::F32,
                                                  view.topK, 1, view.tokens, view.topK, view.experts));
-  view.offsets = route->offsets.data(), view.rowToken = route->rowToken.data();
-  view.rowWeight = route->rowWeight.data();
+  keepRouting();
+}
+
+void Call::keepRouting() {
+  auto kept = [&](const auto &values) {
+    using Element = typename std::decay_t<decltype(values)>::value_type;
+    return static_cast<const Element *>(keep(values.data(), int64_t(values.size() * sizeof(Element))));
+  };
+  RoutingView &view = routing();
+  view.offsets = kept(route->offsets), view.rowToken = kept(route->rowToken);
+  view.rowWeight = kept(route->rowWeight);
 }
 
 void Call::setRowsPerExpert(const std::vector<int64_t> &rows) {

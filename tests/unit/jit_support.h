@@ -94,6 +94,7 @@ private:
   std::vector<GuardedBytes> memory;
   std::unique_ptr<Routing> route;
   void *keep(const void *source, int64_t bytes);
+  void keepRouting();
   Arg &find(const std::string &name);
   bool ran();
 };
