@@ -96,6 +96,32 @@ TEST(CoreThreads, SameBitsInAnyFloatMode) {
   setNumThreads(0);
 }
 
+/// A token's experts are summed in ascending order: 2^24 + 1 rounds to 2^24, so the sum is 0; other orders
+/// give 1.
+TEST(CoreThreads, TheCombineGoesFromExpertToExpert) {
+  const char *text = R"(kernel k(route: routing[T, E], x: f32[T, N]) -> z: f32[T, N] {
+  z[r.token, n] += x[r.token, n] * r.weight
+})";
+  Case c{text, "k", {}};
+  c.options.dims = {{"T", 50}, {"E", 3}, {"N", 40}, {"top_k", 3}};
+  for (int threads : {1, 4}) {
+    setNumThreads(threads);
+    Call call(c);
+    ASSERT_TRUE(call.ok());
+    call.fill("x", [](int64_t) { return 1.0f; });
+    std::vector<int64_t> ids;
+    std::vector<float> weights;
+    const float ofExpert[] = {0x1p24f, 1, -0x1p24f};
+    for (int64_t t = 0; t < 50; ++t)
+      for (int64_t choice = 0; choice < 3; ++choice) // whatever the order of the choices
+        ids.push_back((choice + t) % 3), weights.push_back(ofExpert[(choice + t) % 3]);
+    call.setRouting(ids, weights);
+    ASSERT_TRUE(call.run());
+    for (int64_t i = 0; i < 50 * 40; ++i) ASSERT_EQ(loadAs(DType::F32, call.outputs[0].view.data, i), 0) << i;
+  }
+  setNumThreads(0);
+}
+
 constexpr int noLibgomp = 77;
 
 /// In a process of its own: oneTBB's bits, then those of a libgomp that is loaded after it.

@@ -224,6 +224,26 @@ TEST(CoreNotFinite, ActivationsPoisonTheirRow) {
     }
 }
 
+/// Rounding must not carry a NaN's payload into its exponent: not in a scale, not in a result.
+TEST(CoreNotFinite, PayloadsDoNotMatter) {
+  const char *text = R"(use nf4
+kernel k(x: act[T, K], w: nf4[N, K], b: f32[N]) -> y: act[T, N] {
+  y[t, n] = sum(k) x[t, k] * w[n, k] + b[n]
+})";
+  for (DType act : dtypes)
+    for (auto [n, k] : {std::pair<int64_t, int64_t>{34, 62}, {64, 64}}) {
+      Call call(make(text, "k", {{"T", 6}, {"N", n}, {"K", k}}, act, DType::BF16, 64));
+      ASSERT_TRUE(call.ok());
+      static_cast<float *>(call.packed("w").scales[0])[3] = std::bit_cast<float>(0x7fffffffu);
+      call.fill("b", [](int64_t i) {
+        return std::bit_cast<float>(i % 3 == 0 ? 0x7fffffffu : i % 3 == 1 ? 0xffffffffu : 0u);
+      });
+      call.expectCorrect();
+      for (int64_t i = 0; i < 6 * n; ++i)
+        if (i % n % 3 != 2) ASSERT_TRUE(std::isnan(loadAs(act, call.outputs[0].view.data, i))) << i;
+    }
+}
+
 /// A NaN routing weight is NaN in its token and nowhere else; rows of no expert are never read.
 TEST(CoreNotFinite, RoutingWeightStaysInItsToken) {
   Case c = make("gpt_oss", "down", {{"T", 41}, {"E", 5}, {"N", 66}, {"K", 160}, {"top_k", 2}}, DType::BF16);
