@@ -37,6 +37,7 @@ public:
     emitPrepare();
     emitMain();
     facts.maxSegmentRows = p.schedule.segment;
+    facts.isa = p.schedule.isa;
     for (const Operand &o : p.operands)
       for (float v : o.codec.table) facts.denormalScales |= std::abs(v) > 1;
     return facts;
@@ -250,7 +251,8 @@ void setImageFacts(ModuleOp module, StringRef kernel, const ImageFacts &f) {
   module->setAttr(
       "quern.image",
       b.getDictionaryAttr(
-          {b.getNamedAttr("kernel", b.getStringAttr(kernel)), field("bands", f.bands),
+          {b.getNamedAttr("isa", b.getStringAttr(name(f.isa))),
+           b.getNamedAttr("kernel", b.getStringAttr(kernel)), field("bands", f.bands),
            field("denormal_scales", f.denormalScales), field("max_segment_rows", f.maxSegmentRows),
            field("ordered", f.ordered), field("prepare_min_rows", f.prepareMinRows),
            field("scratch_bytes", f.scratchBytes), field("work_bytes_per_row", f.workBytesPerRow)}));
@@ -263,13 +265,15 @@ std::optional<ImageFacts> getImageFacts(ModuleOp module) {
     auto v = attr.getAs<IntegerAttr>(key);
     return v ? v.getInt() : 0;
   };
+  auto isa = attr.getAs<StringAttr>("isa");
   return ImageFacts{field("bands"),
                     field("work_bytes_per_row"),
                     field("scratch_bytes"),
                     field("max_segment_rows"),
                     field("prepare_min_rows"),
                     field("ordered") != 0,
-                    field("denormal_scales") != 0};
+                    field("denormal_scales") != 0,
+                    isa ? parseIsa(isa.getValue().str()).value_or(Isa::Base) : Isa::Base};
 }
 
 } // namespace quern::cpu

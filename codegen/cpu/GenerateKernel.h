@@ -12,6 +12,7 @@ namespace quern::cpu {
 struct ImageFacts {
   int64_t bands = 0, workBytesPerRow = 0, scratchBytes = 0, maxSegmentRows = 0, prepareMinRows = 0;
   bool ordered = false, denormalScales = false;
+  Isa isa = Isa::Base; // what the code was generated for
 };
 
 /// Generates both functions into `module`.

@@ -9,6 +9,12 @@ namespace quern::cpu {
 static constexpr std::string_view isaNames[] = {"x86-64", "avx2", "avx512", "avx512bf16", "amx"};
 std::string_view name(Isa isa) { return isaNames[int(isa)]; }
 
+std::optional<Isa> parseIsa(std::string_view text) {
+  for (int i = 0; i < 5; ++i)
+    if (text == isaNames[i]) return Isa(i);
+  return std::nullopt;
+}
+
 static bool has(std::string_view features, std::string_view feature) {
   // The last mention of a feature wins, as in LLVM.
   bool on = false;
@@ -62,13 +68,11 @@ Expected<Schedule> Schedule::parse(std::string_view text, const Schedule &base) 
     size_t eq = word.find('=');
     std::string key = word.substr(0, eq), value = eq == std::string::npos ? "" : word.substr(eq + 1);
     if (key == "isa") {
-      int found = -1;
-      for (int i = 0; i < 5; ++i)
-        if (value == isaNames[i]) found = i;
-      if (found < 0)
+      auto found = parseIsa(value);
+      if (!found)
         return Error::user(fmt::format("isa '{}' is not one of x86-64, avx2, avx512, avx512bf16, amx", value),
                            "schedule");
-      s.isa = Isa(found);
+      s.isa = *found;
     } else if (key == "dot") {
       if (value != "bf16" && value != "f32")
         return Error::user(fmt::format("dot '{}' is not one of bf16, f32", value), "schedule");

@@ -4,6 +4,7 @@
 #pragma once
 #include "compiler/support/Error.h"
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -12,6 +13,7 @@ namespace quern::cpu {
 /// Instruction sets in ascending order; each includes the ones before it.
 enum class Isa : uint8_t { Base, Avx2, Avx512, Avx512Bf16, Amx };
 std::string_view name(Isa isa); // "x86-64", "avx2", "avx512", "avx512bf16", "amx"
+std::optional<Isa> parseIsa(std::string_view text);
 
 /// The highest Isa that the comma-separated LLVM feature list ("+avx2,-amx-tile,...") supports.
 Isa isaOf(std::string_view features);

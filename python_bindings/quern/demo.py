@@ -100,6 +100,25 @@ class Packed:
         return self.module.down(h, route, self.down, *self.biases[1])
 
 
+class Others:
+    """Share of the machine's CPU time that other processes (and the host, as steal time) took while this was open."""
+
+    @staticmethod
+    def seconds():
+        with open("/proc/stat") as file:
+            values = [int(v) / os.sysconf("SC_CLK_TCK") for v in file.readline().split()[1:9]]
+        own = os.times()
+        return sum(values), sum(values) - values[3] - values[4] - own.user - own.system
+
+    def __enter__(self):
+        self.before = self.seconds()
+        return self
+
+    def __exit__(self, *_):
+        total, busy = (now - then for now, then in zip(self.seconds(), self.before))
+        self.share = max(0.0, busy / total) if total > 0 else 0.0
+
+
 def compare(layer, packed, tokens, top_k, seed):
     """One row of the table, as a dict."""
     generator = torch.Generator().manual_seed(seed + tokens)
@@ -109,7 +128,9 @@ def compare(layer, packed, tokens, top_k, seed):
     loop = lambda: _layer.loop(layer, x, ids, weights)  # noqa: E731
     exact = _layer.loop(layer, x, ids, weights, _layer.exact_project)
     row = {"tokens": tokens, "error": _layer.tile_error(ours(), exact), "loop error": _layer.tile_error(loop(), exact)}
-    times = _layer.interleaved({"loop": loop, "quern": ours}, 9 if tokens <= 64 else 5, budget=20)
+    with Others() as others:
+        times = _layer.interleaved({"loop": loop, "quern": ours}, 9 if tokens <= 64 else 5, budget=20)
+    row["others"] = others.share
     row |= {name: _layer.median(values) for name, values in times.items()}
     row["memory"], row["loop memory"] = _layer.peak_extra(ours), _layer.peak_extra(loop)
     return row
@@ -127,6 +148,10 @@ def show(rows):
     print("loop: dequantize + F.linear of each chosen expert (bitsandbytes Linear4bit in train mode), bfloat16")
     print("Times: medians of runs taken in turn. Memory: rise of the resident set above its level before a")
     print("call, outputs and h included. Errors: relative L2 against the float32 loop, exact decoded weights.")
+    busiest = max(r["others"] for r in rows)
+    if busiest > 0.05:
+        print(f"NOTE: others used {busiest:.0%} of the CPU meanwhile. The loop suffers most from that (its threads spin at")
+        print("barriers), so these ratios flatter Quern: repeat on an idle machine before quoting them.")
 
 
 def main(argv=None):

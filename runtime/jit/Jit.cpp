@@ -124,6 +124,7 @@ struct Compilation {
     if (!found)
       return ::quern::Error::user("the module has no quern.image attribute: it is not at the instr stage");
     facts = *found;
+    if (Status ok = checkIsa(facts.isa); !ok) return ok;
     if (Status ok = runPasses(buildLLVMPipeline); !ok) return ok;
     llvmModule = translateModuleToLLVMIR(*module, *llvmContext, kernelName);
     if (!llvmModule) return session.failed("translation to LLVM IR failed");

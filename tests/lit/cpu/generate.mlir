@@ -7,7 +7,7 @@
 // RUN: sed 's/isa=avx512bf16/isa=amx/;s/tile=0/tile=4/' %s | quern-opt --generate-cpu --canonicalize --cse | FileCheck %s --check-prefix=AMX
 
 // 96 columns in bands of 64; a combine visits the segments in order; no copy of bf16 activations that fill whole blocks.
-// CHECK: module attributes {quern.image = {bands = 2 : i64, denormal_scales = 0 : i64, kernel = "down", max_segment_rows = 48 : i64, ordered = 1 : i64, prepare_min_rows = 0 : i64, scratch_bytes = {{[0-9]+}} : i64, work_bytes_per_row = 0 : i64}}
+// CHECK: module attributes {quern.image = {bands = 2 : i64, denormal_scales = 0 : i64, isa = "avx512bf16", kernel = "down", max_segment_rows = 48 : i64, ordered = 1 : i64, prepare_min_rows = 0 : i64, scratch_bytes = {{[0-9]+}} : i64, work_bytes_per_row = 0 : i64}}
 // CHECK-NOT: quern.codec
 // CHECK-NOT: quern.kernel
 // CHECK: func.func private @down_contract0(
