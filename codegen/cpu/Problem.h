@@ -52,8 +52,8 @@ struct Problem {
   std::vector<Operand> operands; // parameters, then outputs
   std::vector<Contraction> contractions;
   std::vector<Write> writes;
-  int routing = -1;               // operand index
-  int workSlot = 0, rowsSlot = 0; // slots after all operands
+  int routing = -1; // operand index
+  int workSlot = 0; // after all operands
   DType act = DType::F32;
   Schedule schedule;
 };

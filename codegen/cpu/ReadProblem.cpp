@@ -114,7 +114,7 @@ struct Reader {
       }
       p.operands.push_back(o);
     }
-    p.workSlot = slot, p.rowsSlot = slot + 1;
+    p.workSlot = slot;
   }
 
   static RowAccess access(qn::RowAccess a) {

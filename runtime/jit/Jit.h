@@ -43,7 +43,7 @@ struct Segment {
 ///   Tensor: pointer, stride of each dimension (elements). Packed: pointer to E code pointers, to E scale
 ///   pointers, to E zero pointers. Routing: pointers to rowToken, rowWeight (offsets are the launcher's
 ///   business). Scalar: the f32 bits in the low half.
-/// Then: workspace pointer, rows of the call.
+/// Then the workspace pointer.
 struct CpuImage {
   std::string schedule; // the schedule used, as one line
   std::string features;

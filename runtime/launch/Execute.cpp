@@ -158,7 +158,6 @@ struct Call {
           fmt::format("cannot allocate {} bytes of workspace", scratchBytes * threads + workBytes));
     char *work = memory + scratchBytes * threads;
     slots.push_back(int64_t(reinterpret_cast<uintptr_t>(work)));
-    slots.push_back(totalRows());
     clearOutputs();
     size_t first = 0;
     for (size_t end : ends) {
