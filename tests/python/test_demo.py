@@ -1,9 +1,12 @@
 """The demo and the benchmark run, on small layers, and print what they promise."""
 
 import importlib.util
+import io
 import json
+import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -34,6 +37,27 @@ def test_demo_on_a_checkpoint(tmp_path, capsys, kind):
     assert demo.main(["--checkpoint", str(path), "--layer", "4", "--tokens", "6"]) == 0
     text = capsys.readouterr().out
     assert f"Layer: {kind}, E = 3, H = 64, I = 96" in text and len(rows(text)) == 1
+
+
+def test_a_busy_machine_is_named(capsys):
+    row = {"tokens": 1, "loop": 1.0, "quern": 0.5, "memory": 0, "loop memory": 0, "error": 0.0, "loop error": 0.0}
+    demo.show([row | {"others": 0.01}])
+    assert "NOTE" not in capsys.readouterr().out
+    demo.show([row | {"others": 0.01}, row | {"others": 1.0}])
+    text = capsys.readouterr().out
+    assert "NOTE: others used 100% of the CPU" in text and all(len(line) <= 100 for line in text.splitlines())
+
+
+def test_others_do_not_include_this_process(monkeypatch):
+    # user nice system idle iowait irq softirq steal: 10 s of the machine, 6 of them busy, 4 of these our own.
+    hertz = os.sysconf("SC_CLK_TCK")
+    stat = iter([[5, 0, 5, 100, 7, 0, 0, 1], [8, 0, 7, 103, 8, 0, 0, 2]])
+    own = iter([(3, 1), (6, 2)])
+    monkeypatch.setattr(demo, "open", lambda _: io.StringIO("cpu  " + " ".join(str(v * hertz) for v in next(stat)) + " 0 0\n"), raising=False)
+    monkeypatch.setattr(demo.os, "times", lambda: SimpleNamespace(**dict(zip(("user", "system"), next(own)))))
+    with demo.Others() as others:
+        pass
+    assert others.share == pytest.approx((6 - 4) / 10)
 
 
 def test_demo_fails_when_the_numbers_are_wrong(capsys, monkeypatch):
