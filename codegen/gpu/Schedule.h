@@ -1,0 +1,47 @@
+// What a GPU kernel may choose: one printable line, the only thing a tuner varies. See codegen/README.md.
+#pragma once
+#include "compiler/support/Error.h"
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace quern::gpu {
+
+/// Where the activations of a tile come from.
+enum class Gather : uint8_t {
+  Sorted, // rows in routing order through one tensor map (TMA, multicast in a cluster); gathered beforehand
+  Fused,  // the kernel gathers rows by token with cp.async
+};
+
+enum class Decode : uint8_t {
+  Exact, // the 16 products of a block in fp32, rounded as bitsandbytes does; codes select among them
+  Fast,  // bf16 table entry times bf16 scale: may differ in the last bit
+};
+
+struct Schedule {
+  int64_t bm = 128;    // weight rows of a CTA tile: 64 per consumer warpgroup
+  int64_t bn = 256;    // most tokens of a tile; the ladder holds the multiples of 32 (of 8 up to 32) below
+  int64_t stages = 5;  // shared-memory stages of 64 columns of K
+  int64_t cluster = 1; // CTAs along the weight dimension that share a token tile by multicast
+  Gather gather = Gather::Sorted;
+  Decode decode = Decode::Exact;
+  int64_t regs = 232, producerRegs = 40; // setmaxnreg of consumer and producer warpgroups
+  int64_t ctas = 1;                      // resident CTAs per multiprocessor
+  int64_t split = 1; // CTAs of a cluster that share the K range of a tile; partial sums added in rank order
+
+  bool operator==(const Schedule &) const = default;
+  int64_t consumers() const { return bm / 64; }
+  int64_t threads() const { return 128 * (consumers() + 1); }
+
+  /// "sm_90a bm=128 bn=256 stages=5 cluster=2 gather=sorted decode=exact regs=232/40 ctas=1 split=1"
+  std::string str() const;
+  /// Parses a whole or partial line (missing fields keep the values of `base`); errors name the field and
+  /// what is legal.
+  static Expected<Schedule> parse(std::string_view text, const Schedule &base);
+  /// Illegal combinations are user errors with a reason (register file, shared memory, cluster and gather).
+  Status validate() const;
+  /// Dynamic shared memory of a CTA for `experts` experts' tile table, in bytes.
+  int64_t smemBytes(int64_t experts, int64_t scalesPerStep) const;
+};
+
+} // namespace quern::gpu
