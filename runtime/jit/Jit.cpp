@@ -296,3 +296,11 @@ QUERN_EXPORT bool quernJitEmit(const ::quern::jit::EmitRequest *request, std::st
     *error = result.takeError();
   return bool(result);
 }
+
+QUERN_EXPORT const ::quern::jit::GpuImage *quernJitCompileGpu(const ::quern::jit::Request *request,
+                                                              ::quern::Error *error) {
+  *error = ::quern::Error::user("this target is not built yet", request->target);
+  return nullptr;
+}
+
+QUERN_EXPORT const ::quern::jit::SimLibrary *quernJitSim() { return nullptr; }

@@ -3,7 +3,9 @@
 #pragma once
 #include "compiler/support/Error.h"
 #include "compiler/syntax/Ast.h"
+#include "runtime/jit/GpuImage.h"
 #include "runtime/packing/Layout.h"
+#include "runtime/sim/Sim.h"
 #include <cstdint>
 #include <map>
 #include <string>
@@ -29,6 +31,7 @@ struct Request {
   std::vector<OperandKey> params, outputs;
   std::string features; // CPU features, e.g. "+avx2,+fma,..."; empty: the host's, less QUERN_CPU_FEATURES
   std::string schedule; // one line; empty: the default for this request
+  std::string target = "cpu"; // "cpu", "sm_90a" or "sim" (the program of sm_90a on the simulator)
 };
 
 /// One live range of rows [row0, row1) of one expert; its workspace rows start at `workRow`. `prepare` may be
@@ -63,7 +66,8 @@ struct CpuImage {
                void *scratch) = nullptr;
 };
 
-/// Stages that print: ast, quern, scheduled, instr, llvm, asm.
+/// Stages that print: ast, quern, scheduled, then instr, llvm, asm (cpu) or tile, instr, llvm, ptx, cubin
+/// (sm_90a, sim).
 struct EmitRequest {
   Request request;
   std::string stage;
@@ -78,12 +82,29 @@ Expected<const CpuImage *> compileThroughLibrary(const Request &request);
 /// Text of one stage.
 Expected<std::string> emitThroughLibrary(const EmitRequest &request);
 
-/// The two symbols of libquern-jit.so (C++ ABI: both sides are built together). Null results leave the error
+/// A GPU target's kernel (request.target "sm_90a" or "sim"); images live until the process ends.
+Expected<const GpuImage *> compileGpuThroughLibrary(const Request &request);
+
+/// The simulator lives in the library too. `deviceKernel`: a kernel of kernels/*.cu by name, as a host
+/// function for sim::Launch::entry, or null with `*error` set.
+struct SimLibrary {
+  sim::Report (*launch)(const sim::Launch &launch, const sim::Options &options);
+  std::string (*encodeTensorMap)(void *map128, int elementBytes, const void *base, uint64_t columns,
+                                 uint64_t rows, uint64_t rowBytes, uint32_t boxColumns, uint32_t boxRows,
+                                 bool swizzle128);
+  void (*(*deviceKernel)(const char *name, Error *error))(void **params);
+};
+Expected<const SimLibrary *> simLibrary();
+
+/// The symbols of libquern-jit.so (C++ ABI: both sides are built together). Null results leave the error
 /// in `*error`.
 extern "C" {
 using CompileEntry = const CpuImage *(const Request *request, Error *error);
+using CompileGpuEntry = const GpuImage *(const Request *request, Error *error);
+using SimLibraryEntry = const SimLibrary *();
 using EmitEntry = bool(const EmitRequest *request, std::string *text, Error *error);
 }
-inline constexpr const char *compileSymbol = "quernJitCompile", *emitSymbol = "quernJitEmit";
+inline constexpr const char *compileSymbol = "quernJitCompile", *emitSymbol = "quernJitEmit",
+                            *compileGpuSymbol = "quernJitCompileGpu", *simLibrarySymbol = "quernJitSim";
 
 } // namespace quern::jit

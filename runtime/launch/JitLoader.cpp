@@ -12,6 +12,8 @@ namespace {
 struct Library {
   CompileEntry *compile = nullptr;
   EmitEntry *emit = nullptr;
+  CompileGpuEntry *compileGpu = nullptr;
+  SimLibraryEntry *sim = nullptr;
   Error error;
 };
 
@@ -44,7 +46,9 @@ Library open() {
     }
     library.compile = reinterpret_cast<CompileEntry *>(dlsym(handle, compileSymbol));
     library.emit = reinterpret_cast<EmitEntry *>(dlsym(handle, emitSymbol));
-    if (library.compile && library.emit) return library;
+    library.compileGpu = reinterpret_cast<CompileGpuEntry *>(dlsym(handle, compileGpuSymbol));
+    library.sim = reinterpret_cast<SimLibraryEntry *>(dlsym(handle, simLibrarySymbol));
+    if (library.compile && library.emit && library.compileGpu && library.sim) return library;
     tried += fmt::format("  {}: not a Quern compiler of this version\n", place.string());
   }
   library.error = Error::system(
@@ -67,6 +71,20 @@ Expected<const CpuImage *> compileThroughLibrary(const Request &request) {
   Error error;
   if (const CpuImage *image = l.compile(&request, &error)) return image;
   return error;
+}
+
+Expected<const GpuImage *> compileGpuThroughLibrary(const Request &request) {
+  const Library &l = library();
+  if (!l.compileGpu) return Error(l.error);
+  Error error;
+  if (const GpuImage *image = l.compileGpu(&request, &error)) return image;
+  return error;
+}
+
+Expected<const SimLibrary *> simLibrary() {
+  const Library &l = library();
+  if (!l.sim) return Error(l.error);
+  return l.sim();
 }
 
 Expected<std::string> emitThroughLibrary(const EmitRequest &request) {

@@ -13,7 +13,7 @@ LLVM = re.compile(r"^(mlir|llvm|llvm-c|mlir-c|clang)/")
 CUDA = re.compile(r"^(cuda\w*|cublas\w*|nvrtc|nvJitLink|nvPTXCompiler|device_launch_parameters)\.h$|^(cub|thrust|cuda)/")
 PYTHON = re.compile(r"^(Python\.h$|nanobind/|pybind11/|torch/|ATen/|c10/)")
 # Plain data that the compiler's caller and the compiler share; the only runtime headers that codegen may see.
-CONTRACT = ("runtime/jit/Jit.h", "runtime/packing/Layout.h")
+CONTRACT = ("runtime/jit/Jit.h", "runtime/jit/GpuImage.h", "runtime/sim/Sim.h", "runtime/packing/Layout.h")
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,12 @@ LAYERS = [
     Layer("compiler", ("compiler",), llvm=True),
     Layer("codegen", ("compiler", "codegen", *CONTRACT), llvm=True),
     Layer("runtime/jit", ("compiler", "codegen", "runtime"), llvm=True),
-    Layer("runtime/driver", ("compiler/support", "runtime/driver"), cuda=True),
+    Layer("runtime/sim", ("runtime/sim",)),
+    Layer("runtime/driver", ("compiler/support", "runtime/driver", "runtime/gpu/Backend.h", "runtime/jit/GpuImage.h"), cuda=True),
     Layer(
         "runtime",
-        ("compiler/support", "compiler/syntax", "runtime/jit/Jit.h", "runtime/driver", "runtime/cache", "runtime/routing")
-        + ("runtime/packing", "runtime/tune", "runtime/launch", "runtime/oracle"),
+        ("compiler/support", "compiler/syntax", "runtime/jit/Jit.h", "runtime/jit/GpuImage.h", "runtime/driver", "runtime/cache")
+        + ("runtime/routing", "runtime/sim/Sim.h", "runtime/gpu", "runtime/packing", "runtime/tune", "runtime/launch", "runtime/oracle"),
     ),
     Layer("python_bindings", ("compiler/support", "compiler/syntax", "runtime", "python_bindings"), python=True),
     Layer("tools/quern-opt.cpp", ("compiler", "codegen", "tools"), llvm=True),
