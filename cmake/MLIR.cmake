@@ -5,7 +5,7 @@ include(TableGen)
 include(AddLLVM)
 include(AddMLIR)
 set(QUERN_LLVM_COMPONENTS Core Support Passes Analysis Target TargetParser MC OrcJIT
-    X86CodeGen X86AsmParser X86Desc X86Info)
+    X86CodeGen X86AsmParser X86Desc X86Info NVPTXCodeGen NVPTXDesc NVPTXInfo)
 if(QUERN_STATIC)
   # Debian's static MLIR targets carry INTERFACE LLVM (= libLLVM.so), some also MLIR: strip both, link the components instead.
   foreach(t IN LISTS MLIR_EXPORTED_TARGETS)
@@ -21,10 +21,11 @@ if(QUERN_STATIC)
   set(QUERN_MLIR_LIBS
       MLIRParser MLIRPass MLIRTransforms MLIRIR MLIROptLib
       MLIRArithDialect MLIRMathDialect MLIRMathTransforms MLIRFuncDialect MLIRSCFDialect MLIRControlFlowDialect MLIRVectorDialect
-      MLIRLLVMDialect MLIRMemRefDialect MLIRAMXDialect MLIRX86VectorDialect
+      MLIRLLVMDialect MLIRMemRefDialect MLIRAMXDialect MLIRX86VectorDialect MLIRNVVMDialect
       MLIRArithToLLVM MLIRControlFlowToLLVM MLIRConvertToLLVMPass MLIRFuncToLLVM MLIRMathToLLVM MLIRReconcileUnrealizedCasts
-      MLIRSCFToControlFlow MLIRVectorToLLVM MLIRVectorToLLVMPass
-      MLIRTargetLLVMIRExport MLIRBuiltinToLLVMIRTranslation MLIRLLVMToLLVMIRTranslation ${QUERN_LLVM_LIBS})
+      MLIRSCFToControlFlow MLIRVectorToLLVM MLIRVectorToLLVMPass MLIRNVVMToLLVM
+      MLIRTargetLLVMIRExport MLIRBuiltinToLLVMIRTranslation MLIRLLVMToLLVMIRTranslation MLIRNVVMToLLVMIRTranslation
+      ${QUERN_LLVM_LIBS})
 else()
   set(QUERN_MLIR_LIBS MLIR LLVM)
 endif()
