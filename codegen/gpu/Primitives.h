@@ -24,8 +24,16 @@
 //   q.setmaxnreg.inc.<R>, q.setmaxnreg.dec.<R>   void()
 //   q.cp.async.wait.<G>       void()     cp.async.wait_group G
 #pragma once
+#include "compiler/support/Error.h"
 #include <cstdint>
 #include <string_view>
+
+namespace llvm {
+class Function;
+class FunctionType;
+class LLVMContext;
+class Module;
+} // namespace llvm
 
 namespace quern::gpu {
 
@@ -91,5 +99,31 @@ inline constexpr Primitive primitives[] = {
   {"rcp", "f(f)", Effect::Pure, "rcp.approx.ftz.f32 $0, $1;", "=f,f"},
 };
 // clang-format on
+
+/// A `q.` function by its name: a row of the table, or a parametric name with its numbers read.
+struct PrimitiveUse {
+  enum Kind : uint8_t { Row, Wgmma, WgmmaFence, WgmmaWait, SetMaxRegs, CpAsyncWait } kind = Row;
+  Effect effect = Effect::Sync;
+  const Primitive *row = nullptr; // Row only
+  std::string_view variant;       // Wgmma: "bf16" or "f16"; SetMaxRegs: "inc" or "dec"
+  int64_t number = 0;             // Wgmma: N; WgmmaWait, CpAsyncWait: G; SetMaxRegs: R
+  int64_t floats = 0, ints = 0;   // accumulators and A registers that pass through
+};
+
+/// Names the compiler reserves for primitives.
+inline bool isPrimitiveName(std::string_view name) { return name.starts_with("q."); }
+/// The row called `name` (without "q."), or null.
+const Primitive *findPrimitive(std::string_view name);
+/// Reads a function's name ("q.mbarrier.init", "q.wgmma.bf16.n256"); an unknown one is an internal error.
+Expected<PrimitiveUse> readPrimitive(std::string_view functionName);
+/// The type that the declaration must have.
+llvm::FunctionType *primitiveType(const PrimitiveUse &use, llvm::LLVMContext &context);
+
+/// Sets what the optimiser may assume about a declared primitive, and nothing else: the one place of that
+/// policy. To be called after translation to LLVM IR and before the first LLVM pass. An unknown name or
+/// another type than the primitive's is an internal error.
+Status setPrimitiveAttributes(llvm::Function &function);
+/// The same for every `q.` declaration of a module.
+Status setPrimitiveAttributes(llvm::Module &module);
 
 } // namespace quern::gpu
