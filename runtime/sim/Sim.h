@@ -92,5 +92,6 @@ const std::vector<Symbol> &symbols();
 //   uint32_t bytes, uint32_t store)    before each plain shared load or store void qsim_atomic(void *p,
 //   uint32_t bytes, uint32_t space)    before each atomicrmw/cmpxchg (space 1 or 3), which
 //       then runs natively: fibers switch only in calls
+//   void qsim_syncwarp(uint32_t mask)   bar.warp.sync: the lanes of the mask meet, memory between them is ordered
 //   void qsim_store_f32(float value)                             before each plain f32 store: no accumulator
 //   token
