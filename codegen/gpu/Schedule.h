@@ -32,6 +32,9 @@ struct Schedule {
   bool operator==(const Schedule &) const = default;
   int64_t consumers() const { return bm / 64; }
   int64_t threads() const { return 128 * (consumers() + 1); }
+  /// Registers of a thread at launch (nvvm.maxnreg): the average of what setmaxnreg shares out, so that the
+  /// CTA's pool holds exactly that. ptxas ignores setmaxnreg without such a bound.
+  int64_t launchRegs() const;
 
   /// "sm_90a bm=128 bn=256 stages=5 cluster=2 gather=sorted decode=exact regs=232/40 ctas=1 split=1"
   std::string str() const;
@@ -40,8 +43,13 @@ struct Schedule {
   static Expected<Schedule> parse(std::string_view text, const Schedule &base);
   /// Illegal combinations are user errors with a reason (register file, shared memory, cluster and gather).
   Status validate() const;
-  /// Dynamic shared memory of a CTA for `experts` experts' tile table, in bytes.
+  /// Dynamic shared memory of a CTA for `experts` experts' tile table, in bytes (Plan of Facts.h places it).
+  /// `scalesPerStep`: scales of a weight row in a step of 64 columns, zero points counted too.
   int64_t smemBytes(int64_t experts, int64_t scalesPerStep) const;
+  /// The most that a CTA may use so that `ctas` are resident.
+  int64_t smemLimit() const;
+  /// A user error with the sizes when smemBytes exceeds smemLimit.
+  Status checkSmem(int64_t experts, int64_t scalesPerStep) const;
 };
 
 } // namespace quern::gpu
