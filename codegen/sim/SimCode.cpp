@@ -1,0 +1,118 @@
+// Split module -> host code in memory.
+#include "codegen/sim/LateSplit.h"
+#include "compiler/support/DType.h"
+#include "llvm/ExecutionEngine/Orc/AbsoluteSymbols.h"
+#include "llvm/ExecutionEngine/Orc/JITTargetMachineBuilder.h"
+#include "llvm/ExecutionEngine/Orc/LLJIT.h"
+#include "llvm/Passes/PassBuilder.h"
+#include "llvm/Support/TargetSelect.h"
+#include "llvm/Target/TargetMachine.h"
+#include "llvm/Transforms/Scalar/ADCE.h"
+#include "llvm/Transforms/Scalar/EarlyCSE.h"
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <mutex>
+
+using namespace llvm;
+
+namespace quern::sim {
+namespace {
+
+quern::Error internal(llvm::Error error) {
+  return quern::Error::internal(toString(std::move(error)), "LLVM, compiling for the simulator");
+}
+
+quern::Expected<orc::JITTargetMachineBuilder> hostBuilder() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    LLVMInitializeX86TargetInfo();
+    LLVMInitializeX86Target();
+    LLVMInitializeX86TargetMC();
+    LLVMInitializeX86AsmPrinter();
+  });
+  auto builder = orc::JITTargetMachineBuilder::detectHost();
+  if (!builder) return internal(builder.takeError());
+  // Their conversions to bf16 flush subnormals, which a GPU's do not.
+  for (const char *feature : {"avx512bf16", "avxneconvert", "avx10.2"})
+    builder->getFeatures().AddFeature(feature, false);
+  builder->setCodeGenOptLevel(CodeGenOptLevel::Less);
+  return std::move(*builder);
+}
+
+/// The kernel went through O3 already: what the split left behind is swept up.
+void sweep(Module &module, TargetMachine &target) {
+  module.setDataLayout(target.createDataLayout());
+  module.setTargetTriple(target.getTargetTriple());
+  PassBuilder passes(&target);
+  LoopAnalysisManager loops;
+  FunctionAnalysisManager functions;
+  CGSCCAnalysisManager sccs;
+  ModuleAnalysisManager modules;
+  passes.registerModuleAnalyses(modules);
+  passes.registerCGSCCAnalyses(sccs);
+  passes.registerFunctionAnalyses(functions);
+  passes.registerLoopAnalyses(loops);
+  passes.crossRegisterProxies(loops, functions, sccs, modules);
+  FunctionPassManager each;
+  each.addPass(EarlyCSEPass());
+  each.addPass(ADCEPass());
+  ModulePassManager all;
+  all.addPass(createModuleToFunctionPassAdaptor(std::move(each)));
+  all.run(module, modules);
+}
+
+_Float16 truncateF16(float v) { return std::bit_cast<_Float16>(quern::toF16(v)); }
+float extendF16(_Float16 v) { return quern::fromF16(std::bit_cast<uint16_t>(v)); }
+__bf16 truncateBF16(float v) { return std::bit_cast<__bf16>(quern::toBF16(v)); }
+
+/// What LLVM's host code generator may call by itself; nothing else of the process is visible to a kernel.
+orc::SymbolMap library(orc::LLJIT &jit, ArrayRef<Symbol> symbols) {
+  orc::SymbolMap map;
+  auto add = [&](const char *name, void *address) {
+    map[jit.mangleAndIntern(name)] = {orc::ExecutorAddr::fromPtr(address),
+                                      JITSymbolFlags::Exported | JITSymbolFlags::Callable};
+  };
+  auto of = [](auto *function) { return reinterpret_cast<void *>(function); };
+  add("memcpy", of(&::memcpy)), add("memmove", of(&::memmove)), add("memset", of(&::memset));
+  add("fmaf", of(&::fmaf)), add("fmodf", of(&::fmodf));
+  add("expf", of(&::expf)), add("exp2f", of(&::exp2f));
+  add("logf", of(&::logf)), add("log2f", of(&::log2f));
+  add("floorf", of(&::floorf)), add("rintf", of(&::rintf));
+  add("__truncsfhf2", of(&truncateF16)), add("__extendhfsf2", of(&extendF16));
+  add("__truncsfbf2", of(&truncateBF16));
+  for (const Symbol &symbol : symbols) add(symbol.name, symbol.address);
+  return map;
+}
+
+quern::Expected<SimCode> compile(orc::ThreadSafeModule module, std::string_view kernel,
+                                 ArrayRef<Symbol> symbols) {
+  auto builder = hostBuilder();
+  if (!builder) return builder.takeError();
+  auto target = builder->createTargetMachine();
+  if (!target) return internal(target.takeError());
+  if (Status status = module.withModuleDo(lateSplit); !status) return status.takeError();
+  module.withModuleDo([&](Module &m) { sweep(m, **target); });
+  auto made = orc::LLJITBuilder()
+                  .setJITTargetMachineBuilder(std::move(*builder))
+                  .setLinkProcessSymbolsByDefault(false)
+                  .setPlatformSetUp(orc::setUpInactivePlatform) // no static constructors
+                  .create();
+  if (!made) return internal(made.takeError());
+  std::shared_ptr<orc::LLJIT> jit(std::move(*made));
+  if (auto error = jit->getMainJITDylib().define(orc::absoluteSymbols(library(*jit, symbols))))
+    return internal(std::move(error));
+  if (auto error = jit->addIRModule(std::move(module))) return internal(std::move(error));
+  auto entry = jit->lookup(std::string(kernel) + "_entry");
+  if (!entry) return internal(entry.takeError());
+  return SimCode{entry->toPtr<void(void **)>(), std::move(jit)};
+}
+
+} // namespace
+
+quern::Expected<SimCode> loadSim(std::unique_ptr<Module> module, std::unique_ptr<LLVMContext> context,
+                                 std::string_view kernel, ArrayRef<Symbol> symbols) {
+  return compile(orc::ThreadSafeModule(std::move(module), std::move(context)), kernel, symbols);
+}
+
+} // namespace quern::sim
