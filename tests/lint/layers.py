@@ -33,7 +33,11 @@ LAYERS = [
     Layer("codegen", ("compiler", "codegen", *CONTRACT), llvm=True),
     Layer("runtime/jit", ("compiler", "codegen", "runtime"), llvm=True),
     Layer("runtime/sim", ("runtime/sim",)),
-    Layer("runtime/driver", ("compiler/support", "runtime/driver", "runtime/gpu/Backend.h", "runtime/jit/GpuImage.h"), cuda=True),
+    Layer(
+        "runtime/driver",
+        ("compiler/support", "runtime/driver", "runtime/gpu/Backend.h", "runtime/jit/GpuImage.h", "kernels/DeviceSources.h"),
+        cuda=True,
+    ),
     Layer(
         "runtime",
         ("compiler/support", "compiler/syntax", "runtime/jit/Jit.h", "runtime/jit/GpuImage.h", "runtime/driver", "runtime/cache")
