@@ -4,7 +4,7 @@ list(APPEND CMAKE_MODULE_PATH "${MLIR_CMAKE_DIR}" "${LLVM_CMAKE_DIR}")
 include(TableGen)
 include(AddLLVM)
 include(AddMLIR)
-set(QUERN_LLVM_COMPONENTS Core Support Passes Analysis Target TargetParser MC OrcJIT
+set(QUERN_LLVM_COMPONENTS AsmParser Core Support Passes Analysis Target TargetParser MC OrcJIT
     X86CodeGen X86AsmParser X86Desc X86Info NVPTXCodeGen NVPTXDesc NVPTXInfo)
 if(QUERN_STATIC)
   # Debian's static MLIR targets carry INTERFACE LLVM (= libLLVM.so), some also MLIR: strip both, link the components instead.

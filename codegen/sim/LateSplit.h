@@ -26,14 +26,27 @@ namespace quern::sim {
 /// cuLaunchKernel takes it. Device functions are inlined. The result targets the host.
 Status lateSplit(llvm::Module &module);
 
-/// Native code of split kernels; mapped while `code` lives.
+/// Native code of a split module.
+class SimModule {
+public:
+  /// Splits and compiles. `symbols` are sim::symbols(). Takes the module and its context. Thread safe.
+  static Expected<std::shared_ptr<SimModule>> load(std::unique_ptr<llvm::Module> module,
+                                                   std::unique_ptr<llvm::LLVMContext> context,
+                                                   llvm::ArrayRef<Symbol> symbols);
+  /// `<kernel>_entry`; an unknown kernel is an internal error. Valid while this lives.
+  Expected<void (*)(void **params)> entry(std::string_view kernel);
+  ~SimModule();
+
+private:
+  struct Impl;
+  std::unique_ptr<Impl> impl;
+};
+
+/// One kernel of a module; its code is mapped while `code` lives.
 struct SimCode {
   void (*entry)(void **params) = nullptr;
   std::shared_ptr<void> code;
 };
-
-/// Splits and compiles a module and finds `<kernel>_entry`. `symbols` are sim::symbols(). Takes the module
-/// and its context. Thread safe.
 Expected<SimCode> loadSim(std::unique_ptr<llvm::Module> module, std::unique_ptr<llvm::LLVMContext> context,
                           std::string_view kernel, llvm::ArrayRef<Symbol> symbols);
 

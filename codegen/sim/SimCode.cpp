@@ -85,34 +85,51 @@ orc::SymbolMap library(orc::LLJIT &jit, ArrayRef<Symbol> symbols) {
   return map;
 }
 
-quern::Expected<SimCode> compile(orc::ThreadSafeModule module, std::string_view kernel,
-                                 ArrayRef<Symbol> symbols) {
+} // namespace
+
+struct SimModule::Impl {
+  std::unique_ptr<orc::LLJIT> jit;
+};
+SimModule::~SimModule() = default;
+
+quern::Expected<std::shared_ptr<SimModule>> SimModule::load(std::unique_ptr<Module> module,
+                                                            std::unique_ptr<LLVMContext> context,
+                                                            ArrayRef<Symbol> symbols) {
+  orc::ThreadSafeModule owned(std::move(module), std::move(context));
   auto builder = hostBuilder();
   if (!builder) return builder.takeError();
   auto target = builder->createTargetMachine();
   if (!target) return internal(target.takeError());
-  if (Status status = module.withModuleDo(lateSplit); !status) return status.takeError();
-  module.withModuleDo([&](Module &m) { sweep(m, **target); });
-  auto made = orc::LLJITBuilder()
-                  .setJITTargetMachineBuilder(std::move(*builder))
-                  .setLinkProcessSymbolsByDefault(false)
-                  .setPlatformSetUp(orc::setUpInactivePlatform) // no static constructors
-                  .create();
-  if (!made) return internal(made.takeError());
-  std::shared_ptr<orc::LLJIT> jit(std::move(*made));
-  if (auto error = jit->getMainJITDylib().define(orc::absoluteSymbols(library(*jit, symbols))))
+  if (Status status = owned.withModuleDo(lateSplit); !status) return status.takeError();
+  owned.withModuleDo([&](Module &m) { sweep(m, **target); });
+  auto jit = orc::LLJITBuilder()
+                 .setJITTargetMachineBuilder(std::move(*builder))
+                 .setLinkProcessSymbolsByDefault(false)
+                 .setPlatformSetUp(orc::setUpInactivePlatform) // no static constructors
+                 .create();
+  if (!jit) return internal(jit.takeError());
+  if (auto error = (*jit)->getMainJITDylib().define(orc::absoluteSymbols(library(**jit, symbols))))
     return internal(std::move(error));
-  if (auto error = jit->addIRModule(std::move(module))) return internal(std::move(error));
-  auto entry = jit->lookup(std::string(kernel) + "_entry");
-  if (!entry) return internal(entry.takeError());
-  return SimCode{entry->toPtr<void(void **)>(), std::move(jit)};
+  if (auto error = (*jit)->addIRModule(std::move(owned))) return internal(std::move(error));
+  auto loaded = std::make_shared<SimModule>();
+  loaded->impl = std::make_unique<Impl>();
+  loaded->impl->jit = std::move(*jit);
+  return loaded;
 }
 
-} // namespace
+quern::Expected<void (*)(void **)> SimModule::entry(std::string_view kernel) {
+  auto address = impl->jit->lookup(std::string(kernel) + "_entry");
+  if (!address) return internal(address.takeError());
+  return address->toPtr<void (*)(void **)>();
+}
 
 quern::Expected<SimCode> loadSim(std::unique_ptr<Module> module, std::unique_ptr<LLVMContext> context,
                                  std::string_view kernel, ArrayRef<Symbol> symbols) {
-  return compile(orc::ThreadSafeModule(std::move(module), std::move(context)), kernel, symbols);
+  auto loaded = SimModule::load(std::move(module), std::move(context), symbols);
+  if (!loaded) return loaded.takeError();
+  auto entry = (*loaded)->entry(kernel);
+  if (!entry) return entry.takeError();
+  return SimCode{*entry, *loaded};
 }
 
 } // namespace quern::sim
