@@ -79,6 +79,7 @@ class Case:
         count = ids.flatten().bincount(minlength=shape.experts)
         self.counts, self.rows = count.tolist(), ids.numel()
         self.offsets = torch.cat([torch.zeros(1, dtype=torch.int64), count.cumsum(0)]).int().to(device)
+        self.ends = self.offsets[1:].clone()  # aligned, as a tensor of its own
         self.row_token, self.row_expert = (order // shape.top_k).to(device), ids.flatten()[order].to(device)
         self.row_weight = weights.flatten()[order].to(device)
         self.ids, self.weights = ids.to(device), weights.to(device)

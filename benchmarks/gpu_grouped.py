@@ -96,7 +96,7 @@ def measure(case, peers, options, ceiling):
                 call = peer.call(case)
                 fused = peer.fused or case.projection == "layer"
                 if fused not in expected:
-                    expected[fused] = case.expected(fused, lambda stack, rows: grouped_mm(rows, stack.dense(), case.offsets))
+                    expected[fused] = case.expected(fused, lambda stack, rows: grouped_mm(rows, stack.dense(), case.ends))
                 result = call()
                 # The dense peer computes another product, with one expert's weights for all rows.
                 errors[peer.name] = None if peer.name == "dense" else tile_error(result, expected[fused])

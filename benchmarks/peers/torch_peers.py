@@ -10,9 +10,9 @@ from . import triton_peers
 PACKED, DENSE = 0.5 + 4 / 64, 2.0
 
 
-def grouped_mm(rows, dense, offsets):
-    """[R, K] x [E, N, K] -> [R, N]; offsets int32 [E + 1]."""
-    return torch._grouped_mm(rows, dense.transpose(-2, -1), offs=offsets[1:])
+def grouped_mm(rows, dense, ends):
+    """[R, K] x [E, N, K] -> [R, N]; ends int32 [E]: the row after each expert's last."""
+    return torch._grouped_mm(rows, dense.transpose(-2, -1), offs=ends)
 
 
 class Resident(ProjectionPeer):
@@ -27,7 +27,7 @@ class Resident(ProjectionPeer):
         return super().call(case)
 
     def project(self, stack, rows, case):
-        return grouped_mm(rows, stack.dense(), case.offsets)
+        return grouped_mm(rows, stack.dense(), case.ends)
 
 
 class DequantizeGrouped(ProjectionPeer):
@@ -37,7 +37,7 @@ class DequantizeGrouped(ProjectionPeer):
         super().__init__("dequant+gmm", traffic=PACKED + 2 * DENSE)
 
     def project(self, stack, rows, case):
-        return grouped_mm(rows, triton_peers.dequantize(stack), case.offsets)
+        return grouped_mm(rows, triton_peers.dequantize(stack), case.ends)
 
 
 class Loop(ProjectionPeer):
