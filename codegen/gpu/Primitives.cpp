@@ -39,14 +39,14 @@ std::optional<PrimitiveUse> readParametric(std::string_view name) {
     use.kind = PrimitiveUse::WgmmaFence, use.effect = Effect::Mma;
     auto floats = number(name);
     auto ints = floats && skip(name, ".a") ? number(name) : std::nullopt;
-    if (!ints || !name.empty() || *floats + *ints == 0 || *floats > maxAccumulators || *ints > 64)
+    if (!ints || !name.empty() || *floats + *ints < 2 || *floats > maxAccumulators || *ints > 64)
       return std::nullopt;
     use.floats = *floats, use.ints = *ints;
   } else if (skip(name, "wgmma.wait.")) {
     use.kind = PrimitiveUse::WgmmaWait, use.effect = Effect::Mma;
     auto pending = number(name);
     auto floats = pending && skip(name, ".n") ? number(name) : std::nullopt;
-    if (!floats || !name.empty() || *floats == 0 || *floats > maxAccumulators || *pending > maxPending)
+    if (!floats || !name.empty() || *floats < 2 || *floats > maxAccumulators || *pending > maxPending)
       return std::nullopt;
     use.number = *pending, use.floats = *floats;
   } else if (skip(name, "wgmma.")) {

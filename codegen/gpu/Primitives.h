@@ -18,7 +18,7 @@
 //       scale-d = 1 (accumulates). N = 8..256 in steps of 8. PTX ISA 9.7.15.
 //   q.wgmma.fence.n<F>.a<A>   {float x F, i32 x A}(float x F, i32 x A)
 //       wgmma.fence.sync.aligned with all its operands tied through it, so that no definition of an
-//       accumulator or an A register can move below it (ptxas C7519). F and A may be 0, not both.
+//       accumulator or an A register can move below it (ptxas C7519). F or A may be 0; F + A >= 2.
 //   q.wgmma.wait.<G>.n<F>     {float x F}(float x F)
 //       wgmma.wait_group.sync.aligned G with the accumulators tied through it.
 //   q.setmaxnreg.inc.<R>, q.setmaxnreg.dec.<R>   void()
@@ -116,7 +116,7 @@ inline bool isPrimitiveName(std::string_view name) { return name.starts_with("q.
 const Primitive *findPrimitive(std::string_view name);
 /// Reads a function's name ("q.mbarrier.init", "q.wgmma.bf16.n256"); an unknown one is an internal error.
 Expected<PrimitiveUse> readPrimitive(std::string_view functionName);
-/// The type that the declaration must have.
+/// The type that the declaration must have: several results are a struct.
 llvm::FunctionType *primitiveType(const PrimitiveUse &use, llvm::LLVMContext &context);
 
 /// Sets what the optimiser may assume about a declared primitive, and nothing else: the one place of that

@@ -27,10 +27,6 @@ bool parseInteger(std::string_view text, int64_t &value) {
 
 } // namespace
 
-int64_t Schedule::launchRegs() const {
-  return alignUp(consumers() * regs + producerRegs, (consumers() + 1) * 8) / (consumers() + 1);
-}
-
 std::string Schedule::str() const {
   return fmt::format(
       "sm_90a bm={} bn={} stages={} cluster={} gather={} decode={} regs={}/{} ctas={} split={}", bm, bn,
@@ -101,9 +97,10 @@ Status Schedule::validate() const {
     return bad("cluster", "rows gathered by cp.async cannot be multicast; use gather=sorted or cluster=1");
   if (cluster > 1 && split > 1)
     return bad("split", "the CTAs of a cluster share either the tokens or the range of K; use cluster=1");
-  // What a CTA has is fixed at launch: setmaxnreg only moves registers between its warpgroups, and a
-  // consumer that asks for more than the pool holds waits for ever.
-  int64_t wanted = launchRegs() * threads(), pool = registerFile / ctas / threads() / 8 * 8 * threads();
+  // What a CTA has is fixed at launch (ptxas takes what the block size and the resident CTAs allow):
+  // setmaxnreg only moves registers between warpgroups, and a consumer that asks for more waits for ever.
+  int64_t wanted = 128 * (consumers() * regs + producerRegs);
+  int64_t pool = registerFile / ctas / threads() / 8 * 8 * threads();
   if (wanted > pool)
     return bad("regs", fmt::format("{} consumer warpgroups of {} and one of {} registers need {} of the "
                                    "register file; {} resident CTA{} of {} threads can have {}{}",

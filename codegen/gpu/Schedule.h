@@ -32,9 +32,6 @@ struct Schedule {
   bool operator==(const Schedule &) const = default;
   int64_t consumers() const { return bm / 64; }
   int64_t threads() const { return 128 * (consumers() + 1); }
-  /// Registers of a thread at launch (nvvm.maxnreg): the average of what setmaxnreg shares out, so that the
-  /// CTA's pool holds exactly that. ptxas ignores setmaxnreg without such a bound.
-  int64_t launchRegs() const;
 
   /// "sm_90a bm=128 bn=256 stages=5 cluster=2 gather=sorted decode=exact regs=232/40 ctas=1 split=1"
   std::string str() const;

@@ -69,14 +69,9 @@ void realize(CallInst &call, const PrimitiveUse &use) {
       operand = builder.CreatePtrToInt(operand, builder.getInt32Ty());
     operands.push_back(operand), types.push_back(operand->getType());
   }
-  // One output is returned bare by inline asm, several as a struct.
-  Type *result = call.getType();
-  auto *tuple = dyn_cast<StructType>(result);
-  bool single = tuple && tuple->getNumElements() == 1;
-  if (single) result = tuple->getElementType(0);
   Asm text = asmOf(use);
   bool pure = use.effect == Effect::Pure;
-  FunctionType *type = FunctionType::get(result, types, false);
+  FunctionType *type = FunctionType::get(call.getType(), types, false);
   CallInst *statement = builder.CreateCall(
       type, InlineAsm::get(type, text.text, text.constraints, /*hasSideEffects=*/!pure), operands);
   statement->setDoesNotThrow();
@@ -84,10 +79,8 @@ void realize(CallInst &call, const PrimitiveUse &use) {
     statement->setDoesNotAccessMemory();
   else
     statement->setConvergent();
-  Value *replacement = statement;
-  if (single) replacement = builder.CreateInsertValue(PoisonValue::get(tuple), statement, 0);
   statement->setDebugLoc(call.getDebugLoc());
-  call.replaceAllUsesWith(replacement);
+  call.replaceAllUsesWith(statement);
   call.eraseFromParent();
 }
 

@@ -63,10 +63,10 @@ TEST_F(Nvidia, EveryRowOfTheTableIsOneAcceptedStatement) {
 }
 
 TEST_F(Nvidia, EveryParametricNameIsAccepted) {
-  for (const char *name : {"q.wgmma.fence.n4.a0", "q.wgmma.fence.n0.a1", "q.wgmma.fence.n0.a4",
-                           "q.wgmma.fence.n1.a0", "q.wgmma.fence.n64.a16", "q.wgmma.fence.n128.a4",
-                           "q.wgmma.wait.0.n4", "q.wgmma.wait.2.n64", "q.wgmma.wait.1.n1",
-                           "q.cp.async.wait.0", "q.cp.async.wait.3", "q.wgmma.f16.n8", "q.wgmma.f16.n256"}) {
+  for (const char *name :
+       {"q.wgmma.fence.n4.a0", "q.wgmma.fence.n0.a4", "q.wgmma.fence.n2.a0", "q.wgmma.fence.n64.a16",
+        "q.wgmma.fence.n128.a4", "q.wgmma.wait.0.n4", "q.wgmma.wait.2.n64", "q.wgmma.wait.1.n2",
+        "q.cp.async.wait.0", "q.cp.async.wait.3", "q.wgmma.f16.n8", "q.wgmma.f16.n256"}) {
     KernelUnderTest kernel(*target);
     kernel.callWithLoads(name);
     kernel.finish();
@@ -225,9 +225,11 @@ TEST(Primitives, NamesAreReadExactly) {
                            "q.wgmma.tf32.n8",
                            "q.wgmma.bf16.n-8",
                            "q.wgmma.fence.n0.a0",
+                           "q.wgmma.fence.n0.a1",
                            "q.wgmma.fence.n4",
                            "q.wgmma.fence.n129.a0",
                            "q.wgmma.wait.0.n0",
+                           "q.wgmma.wait.0.n1",
                            "q.wgmma.wait.n4",
                            "q.setmaxnreg.inc.33",
                            "q.setmaxnreg.inc.16",

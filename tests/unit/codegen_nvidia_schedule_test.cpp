@@ -14,7 +14,6 @@ TEST(GpuSchedule, TheDefaultIsLegalAndPrints) {
                      "split=1");
   EXPECT_EQ(s.consumers(), 2);
   EXPECT_EQ(s.threads(), 384);
-  EXPECT_EQ(s.launchRegs(), 168);
 }
 
 TEST(GpuSchedule, EveryLegalRecordRoundTrips) {
@@ -42,12 +41,7 @@ TEST(GpuSchedule, EveryLegalRecordRoundTrips) {
     ++legal;
     EXPECT_EQ(*back, s);
     EXPECT_EQ(back->str(), s.str());
-    // The pool of a CTA is what setmaxnreg hands out, rounded up once; all CTAs fit the register file.
-    EXPECT_GE(s.launchRegs() * s.threads(), 128 * (s.consumers() * s.regs + s.producerRegs)) << s.str();
-    EXPECT_LT((s.launchRegs() - 8) * s.threads(), 128 * (s.consumers() * s.regs + s.producerRegs)) << s.str();
-    EXPECT_LE(s.ctas * s.launchRegs() * s.threads(), 65536) << s.str();
-    EXPECT_TRUE(s.producerRegs <= s.launchRegs() && s.launchRegs() <= s.regs && s.launchRegs() % 8 == 0)
-        << s.str();
+    EXPECT_LE(s.ctas * 128 * (s.consumers() * s.regs + s.producerRegs), 65536) << s.str();
     EXPECT_LE(s.ctas * (s.smemBytes(1024, 1) + 1024), 228 * 1024) << s.str();
   }
   EXPECT_GT(legal, 500);
@@ -109,12 +103,12 @@ TEST(GpuSchedule, EachRefusalNamesItsReason) {
        "cluster: rows gathered by cp.async cannot be multicast; use gather=sorted or cluster=1"},
       {"cluster=2 split=2",
        "split: the CTAs of a cluster share either the tokens or the range of K; use cluster=1"},
-      {"bm=192 regs=240/24", "regs: 3 consumer warpgroups of 240 and one of 24 registers need 98304 of the "
+      {"bm=192 regs=240/24", "regs: 3 consumer warpgroups of 240 and one of 24 registers need 95232 of the "
                              "register file; 1 resident CTA of 512 threads can have 65536"},
       {"ctas=2",
        "regs: 2 consumer warpgroups of 232 and one of 40 registers need 64512 of the register file; 2 "
        "resident CTAs of 384 threads can have 30720 each"},
-      {"regs=240/40", "regs: 2 consumer warpgroups of 240 and one of 40 registers need 67584 of"},
+      {"regs=240/40", "regs: 2 consumer warpgroups of 240 and one of 40 registers need 66560 of"},
       {"bm=192 regs=160/32", "bn: 128 accumulators of a thread leave less than 56 of its 160 registers"},
       {"split=2 stages=2",
        "split: the partial sums of a tile (131072 bytes) do not fit the stages (73728 bytes)"},
