@@ -11,9 +11,13 @@ void registerDialects(mlir::DialectRegistry &registry);
 /// Codegen's own passes, for quern-opt.
 void registerCodegenPasses();
 
-/// scheduled -> instr: the kernel becomes loops, vectors and addresses.
-void buildInstrPipeline(mlir::OpPassManager &pm);
-/// instr -> llvm dialect.
+/// CPU, scheduled -> instr: the kernel becomes loops, vectors and addresses.
+void buildCpuInstrPipeline(mlir::OpPassManager &pm);
+/// GPU, scheduled -> tile: a qtile program.
+void buildTilePipeline(mlir::OpPassManager &pm);
+/// GPU, tile -> instr: an llvm function that calls primitives.
+void buildGpuInstrPipeline(mlir::OpPassManager &pm);
+/// Both, instr -> llvm dialect.
 void buildLLVMPipeline(mlir::OpPassManager &pm);
 
 } // namespace quern

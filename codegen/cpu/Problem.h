@@ -55,7 +55,8 @@ struct Problem {
   int routing = -1; // operand index
   int workSlot = 0; // after all operands
   DType act = DType::F32;
-  Schedule schedule;
+  std::string scheduleText; // as the kernel carries it
+  Schedule schedule;        // parsed, when the text is a CPU schedule
 };
 
 } // namespace quern::cpu

@@ -8,7 +8,7 @@ namespace qn = mlir::quern;
 
 namespace quern::cpu {
 
-Status assignSchedule(qn::KernelOp kernel, const jit::Request &request, const Schedule &schedule) {
+Status assignSchedule(qn::KernelOp kernel, const jit::Request &request, std::string_view schedule) {
   Builder b(kernel.getContext());
   SmallVector<NamedAttribute> dims;
   for (auto &[symbol, value] : request.dims)
@@ -36,7 +36,7 @@ Status assignSchedule(qn::KernelOp kernel, const jit::Request &request, const Sc
   kernel.setProblemAttr(b.getDictionaryAttr({b.getNamedAttr("act", b.getStringAttr(name(request.act))),
                                              b.getNamedAttr("dims", b.getDictionaryAttr(dims)),
                                              b.getNamedAttr("operands", b.getArrayAttr(operands))}));
-  kernel.setScheduleAttr(b.getStringAttr(schedule.str()));
+  kernel.setScheduleAttr(b.getStringAttr(schedule));
   return {};
 }
 
@@ -184,10 +184,12 @@ Expected<Problem> readProblem(qn::KernelOp kernel) {
   if (!r.problem || !kernel.getSchedule() || !r.problem.getAs<DictionaryAttr>("dims"))
     return Error::user(
         "the kernel is not at the scheduled stage: `problem` (with dims) or `schedule` is missing", place);
-  Schedule base = defaultSchedule(Isa::Base);
-  auto schedule = Schedule::parse(kernel.getSchedule()->str(), base);
-  if (!schedule) return schedule.takeError();
-  r.p.schedule = *schedule;
+  r.p.scheduleText = kernel.getSchedule()->str();
+  if (StringRef(r.p.scheduleText).starts_with("cpu")) {
+    auto schedule = Schedule::parse(r.p.scheduleText, defaultSchedule(Isa::Base));
+    if (!schedule) return schedule.takeError();
+    r.p.schedule = *schedule;
+  }
   if (auto act = r.problem.getAs<StringAttr>("act"))
     r.p.act = parseDType(act.getValue()).value_or(DType::F32);
   r.readOperands();

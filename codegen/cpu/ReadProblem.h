@@ -8,7 +8,7 @@ namespace quern::cpu {
 
 /// Writes `problem` (dimensions, operand types, features) and `schedule` on the kernel: the step from `quern`
 /// to `scheduled`.
-Status assignSchedule(mlir::quern::KernelOp kernel, const jit::Request &request, const Schedule &schedule);
+Status assignSchedule(mlir::quern::KernelOp kernel, const jit::Request &request, std::string_view schedule);
 
 /// Resolves a scheduled kernel. User errors: a dimension that does not divide, a missing dimension, an
 /// illegal schedule.

@@ -4,15 +4,9 @@
 #include "codegen/cpu/GenerateKernel.h"
 #include "codegen/cpu/ReadProblem.h"
 #include "codegen/emit/X86.h"
-#include "compiler/passes/EmitQuern.h"
-#include "compiler/syntax/Syntax.h"
-#include "mlir/IR/Diagnostics.h"
-#include "mlir/IR/Verifier.h"
-#include "mlir/Parser/Parser.h"
-#include "mlir/Pass/PassManager.h"
-#include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
-#include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Export.h"
+#include "runtime/jit/Gpu.h"
+#include "runtime/jit/Session.h"
 #include "llvm/IRReader/IRReader.h"
 #include "llvm/Support/SourceMgr.h"
 #include <fmt/format.h>
@@ -23,32 +17,6 @@ using namespace mlir;
 
 namespace quern::jit {
 namespace {
-
-/// An MLIR context whose diagnostics are collected into text.
-struct Session {
-  DialectRegistry registry;
-  std::unique_ptr<MLIRContext> context;
-  std::string diagnostics;
-  std::unique_ptr<ScopedDiagnosticHandler> handler;
-
-  Session() {
-    registerDialects(registry);
-    registerBuiltinDialectTranslation(registry);
-    registerLLVMDialectTranslation(registry);
-    context = std::make_unique<MLIRContext>(registry, MLIRContext::Threading::DISABLED);
-    context->loadAllAvailableDialects();
-    handler = std::make_unique<ScopedDiagnosticHandler>(context.get(), [this](Diagnostic &d) {
-      llvm::raw_string_ostream out(diagnostics);
-      out << d.getLocation() << ": " << d.str() << "\n";
-    });
-  }
-
-  ::quern::Error failed(std::string what) {
-    ::quern::Error error = ::quern::Error::internal(std::move(what));
-    error.detail = diagnostics + error.detail;
-    return error;
-  }
-};
 
 constexpr std::string_view stageNames[] = {"quern", "scheduled", "instr", "llvm", "asm"};
 enum Stage { Quern, Scheduled, Instr, Llvm, Asm };
@@ -72,13 +40,9 @@ struct Compilation {
       : features(r.features.empty() ? cpu::hostFeatures() : r.features), kernelName(r.kernel) {}
 
   Status fromProgram(const Request &r) {
-    const syntax::Kernel *kernel = r.program->findKernel(r.kernel);
-    if (!kernel)
-      return ::quern::Error::user(fmt::format("there is no kernel '{}'", r.kernel), r.program->fileName);
-    auto normal = syntax::normalize(*r.program, *kernel);
-    if (!normal) return normal.takeError();
-    module = emitQuern(*session.context, *r.program, *normal);
-    if (!module || mlir::failed(verify(*module))) return session.failed("the emitted kernel does not verify");
+    auto emitted = session.fromProgram(r);
+    if (!emitted) return emitted.takeError();
+    module = std::move(*emitted);
     return {};
   }
 
@@ -96,7 +60,7 @@ struct Compilation {
     if (!schedule) return schedule.takeError();
     if (Status ok = checkIsa(schedule->isa); !ok) return ok;
     for (auto kernel : module->getOps<mlir::quern::KernelOp>())
-      if (Status ok = cpu::assignSchedule(kernel, r, *schedule); !ok) return ok;
+      if (Status ok = cpu::assignSchedule(kernel, r, schedule->str()); !ok) return ok;
     return {};
   }
 
@@ -112,12 +76,7 @@ struct Compilation {
     return {};
   }
 
-  Status runPasses(void (*build)(OpPassManager &)) {
-    PassManager pm(session.context.get());
-    build(pm);
-    if (mlir::failed(pm.run(*module))) return session.failed("lowering failed");
-    return {};
-  }
+  Status runPasses(void (*build)(OpPassManager &)) { return session.run(*module, build); }
 
   Status toLLVM() {
     auto found = cpu::getImageFacts(*module);
@@ -138,36 +97,6 @@ struct Compilation {
     return {};
   }
 };
-
-/// Printed stages are parsed by recursive descent: nesting is bounded before it starts (LANGUAGE.md, rule of
-/// the same limit).
-Status checkDepth(std::string_view text) {
-  int depth = 0;
-  bool quoted = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    char ch = text[i];
-    if (quoted) {
-      if (ch == '\\')
-        ++i;
-      else if (ch == '"')
-        quoted = false;
-    } else if (ch == '"')
-      quoted = true;
-    else if (ch == '(' || ch == '[' || ch == '{' || ch == '<')
-      ++depth;
-    else if (ch == ')' || ch == ']' || ch == '}' || (ch == '>' && i && text[i - 1] != '-'))
-      --depth;
-    if (depth > 256) return ::quern::Error::user("brackets nest deeper than 256", "input");
-  }
-  return {};
-}
-
-std::string printed(ModuleOp module) {
-  std::string text;
-  llvm::raw_string_ostream out(text);
-  module.print(out);
-  return text;
-}
 
 Expected<std::string> emit(const EmitRequest &request) {
   auto wanted = stageOf(request.stage);
@@ -201,12 +130,9 @@ Expected<std::string> emit(const EmitRequest &request) {
         return ::quern::Error::user(diagnostic.getMessage().str(),
                                     fmt::format("input:{}", diagnostic.getLineNo()));
     } else {
-      c.module = parseSourceString<ModuleOp>(request.inputText, c.session.context.get(), "input");
-      if (!c.module) {
-        ::quern::Error error = ::quern::Error::user("the text does not parse as MLIR", "input");
-        error.detail = c.session.diagnostics;
-        return error;
-      }
+      auto parsed = c.session.parse(request.inputText);
+      if (!parsed) return parsed.takeError();
+      c.module = std::move(*parsed);
     }
   }
   if (at == Quern && *wanted > Quern) {
@@ -215,7 +141,7 @@ Expected<std::string> emit(const EmitRequest &request) {
   }
   if (at == Scheduled && *wanted > Scheduled) {
     if (Status ok = c.checkProblem(*wanted >= Llvm); !ok) return ok.takeError();
-    if (Status ok = c.runPasses(buildInstrPipeline); !ok) return ok.takeError();
+    if (Status ok = c.runPasses(buildCpuInstrPipeline); !ok) return ok.takeError();
     at = Instr;
   }
   if (*wanted < Llvm) return printed(*c.module);
@@ -245,7 +171,7 @@ Expected<const CpuImage *> compile(const Request &request) {
   if (Status ok = c.fromProgram(request); !ok) return ok.takeError();
   if (Status ok = c.schedules(request); !ok) return ok.takeError();
   if (Status ok = c.checkProblem(); !ok) return ok.takeError();
-  if (Status ok = c.runPasses(buildInstrPipeline); !ok) return ok.takeError();
+  if (Status ok = c.runPasses(buildCpuInstrPipeline); !ok) return ok.takeError();
   if (Status ok = c.toLLVM(); !ok) return ok.takeError();
   auto code = x86::Loaded::load(std::move(c.llvmModule), std::move(c.llvmContext), c.features);
   if (!code) return code.takeError();
@@ -289,7 +215,8 @@ QUERN_EXPORT const ::quern::jit::CpuImage *quernJitCompile(const ::quern::jit::R
 
 QUERN_EXPORT bool quernJitEmit(const ::quern::jit::EmitRequest *request, std::string *text,
                                ::quern::Error *error) {
-  auto result = ::quern::jit::emit(*request);
+  auto result =
+      request->request.target == "cpu" ? ::quern::jit::emit(*request) : ::quern::jit::emitGpu(*request);
   if (result)
     *text = std::move(*result);
   else
@@ -299,8 +226,10 @@ QUERN_EXPORT bool quernJitEmit(const ::quern::jit::EmitRequest *request, std::st
 
 QUERN_EXPORT const ::quern::jit::GpuImage *quernJitCompileGpu(const ::quern::jit::Request *request,
                                                               ::quern::Error *error) {
-  *error = ::quern::Error::user("this target is not built yet", request->target);
+  auto image = ::quern::jit::compileGpu(*request);
+  if (image) return *image;
+  *error = image.takeError();
   return nullptr;
 }
 
-QUERN_EXPORT const ::quern::jit::SimLibrary *quernJitSim() { return nullptr; }
+QUERN_EXPORT const ::quern::jit::SimLibrary *quernJitSim() { return &::quern::jit::theSimLibrary(); }

@@ -1,0 +1,179 @@
+// The `qtile` dialect: a GPU kernel as a persistent tile program. Each op below is expanded by one pass of its own
+// (codegen/gpu); what remains are `qtile.prim`, one GPU primitive each.
+#ifndef QTILE_TD
+#define QTILE_TD
+
+include "mlir/IR/OpBase.td"
+include "mlir/IR/BuiltinAttributes.td"
+include "mlir/IR/SymbolInterfaces.td"
+include "mlir/Interfaces/SideEffectInterfaces.td"
+include "mlir/Dialect/LLVMIR/LLVMOpBase.td"
+
+def Qtile_Dialect : Dialect {
+  let name = "qtile";
+  let cppNamespace = "::mlir::qtile";
+  let summary = "Persistent tile programs for warp-specialised GPU kernels";
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::scf::SCFDialect", "::mlir::LLVM::LLVMDialect"];
+}
+
+class Qtile_Op<string mnemonic, list<Trait> traits = []> : Op<Qtile_Dialect, mnemonic, traits>;
+class Qtile_Region<string mnemonic, list<Trait> traits = []>
+    : Qtile_Op<mnemonic, !listconcat(traits, [SingleBlock, NoTerminator])>;
+
+def Qtile_ProgramOp : Qtile_Region<"program", [Symbol, IsolatedFromAbove, HasParent<"::mlir::ModuleOp">]> {
+  let summary = "one GPU kernel";
+  let description = [{
+    `params` names the block's arguments ("map", "codes 2", "stride 0 1", ...: kind, operand, index). `facts` holds what the
+    call fixed (codegen/gpu/Facts.h), `schedule` the choices. The body is run by every thread of every CTA.
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name, StrArrayAttr:$params, StrAttr:$schedule, DictionaryAttr:$facts);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = "$sym_name `params` $params `schedule` $schedule `facts` $facts attr-dict-with-keyword $body";
+  let hasRegionVerifier = 1;
+}
+
+def Qtile_PrimOp : Qtile_Op<"prim"> {
+  let summary = "one GPU primitive by its name in codegen/gpu/Primitives.h";
+  let description = [{
+    ```
+    qtile.prim "mbarrier.wait"(%bar, %parity) : (!llvm.ptr<3>, i32) -> ()
+    %acc:128 = qtile.prim "wgmma.bf16.n256"(%c#0, ..., %desc) : (...) -> (...)
+    ```
+    Operand and result types must be those of the table.
+  }];
+  let arguments = (ins StrAttr:$primitive, Variadic<AnyType>:$inputs);
+  let results = (outs Variadic<AnyType>:$outputs);
+  let assemblyFormat = "$primitive `(` $inputs `)` attr-dict `:` functional-type($inputs, $outputs)";
+  let hasVerifier = 1;
+}
+
+def Qtile_SmemOp : Qtile_Op<"smem", [Pure]> {
+  let summary = "address in the CTA's dynamic shared memory, `offset` bytes from its 1024-byte aligned start";
+  let arguments = (ins I64Attr:$offset);
+  let results = (outs LLVM_AnyPointer:$address);
+  let assemblyFormat = "$offset attr-dict `:` type($address)";
+}
+
+def Qtile_SetupOp : Qtile_Op<"setup"> {
+  let summary = "initialises the stage barriers and the tile table; every thread of the CTA takes part";
+  let description = [{
+    The tile table holds, for each expert, the number of tiles of the experts before it: the kernel finds a tile's expert by
+    binary search in shared memory, with no help from the host.
+  }];
+  let arguments = (ins LLVM_AnyPointer:$offsets, I32:$experts);
+  let assemblyFormat = "$offsets `experts` $experts attr-dict `:` type($offsets)";
+}
+
+def Qtile_RoleOp : Qtile_Region<"role"> {
+  let summary = "code of warps [first, first + count) with a register budget of their own (setmaxnreg)";
+  let arguments = (ins StrAttr:$name, I64Attr:$first_warp, I64Attr:$warps, I64Attr:$registers, BoolAttr:$increase);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = "$name `warps` $first_warp `count` $warps `registers` $registers `increase` $increase attr-dict-with-keyword $body";
+}
+
+def Qtile_TilesOp : Qtile_Region<"tiles"> {
+  let summary = "this CTA's tiles, one after the other";
+  let description = [{
+    The block gets, as i32: expert, first row (in the routing), number of valid rows, width (rows rounded up to the ladder),
+    weight tile, and the number of K steps done by this CTA in earlier tiles. The result is that number after the last tile.
+  }];
+  let arguments = (ins LLVM_AnyPointer:$offsets, I32:$experts);
+  let results = (outs I32:$done);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = "$offsets `experts` $experts attr-dict `:` type($offsets) $body";
+}
+
+def Qtile_ProduceOp : Qtile_Op<"produce"> {
+  let summary = "fills the stages of one tile: activations, codes, scales";
+  let arguments = (ins I32:$expert, I32:$row0, I32:$rows, I32:$width, I32:$weight_tile, I32:$done);
+  let assemblyFormat = "$expert `,` $row0 `,` $rows `,` $width `,` $weight_tile `,` $done attr-dict";
+}
+
+def Qtile_DrainOp : Qtile_Op<"drain"> {
+  let summary = "completes the copies that `produce` left in flight, after the last tile";
+  let arguments = (ins I32:$done);
+  let assemblyFormat = "$done attr-dict";
+}
+
+def Qtile_ConsumeOp : Qtile_Region<"consume"> {
+  let summary = "multiplies one tile and writes it, by the code of the tile's width";
+  let arguments = (ins I32:$expert, I32:$row0, I32:$rows, I32:$width, I32:$weight_tile, I32:$done, DenseI64ArrayAttr:$widths);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = [{
+    $expert `,` $row0 `,` $rows `,` $width `,` $weight_tile `,` $done `widths` $widths attr-dict-with-keyword $body
+  }];
+}
+
+def Qtile_MultiplyOp : Qtile_Op<"multiply"> {
+  let summary = "the K loop of one consumer warpgroup: 64 weight rows x `width` tokens, accumulated in fp32";
+  let description = [{
+    Results are the thread's width/2 accumulators in the order of PTX's wgmma D fragment: 4j + e is token 8j + 2(lane % 4) + e of
+    MMA row lane / 4, 4j + 2 + e the same token of MMA row lane / 4 + 8.
+  }];
+  let arguments = (ins I64Attr:$width, I32:$done);
+  let results = (outs Variadic<F32>:$accumulators);
+  let assemblyFormat = "$width `after` $done attr-dict `:` type($accumulators)";
+}
+
+def Qtile_TablesOp : Qtile_Op<"tables", [Pure, AttrSizedOperandSegments]> {
+  let summary = "the 16 products of a block, rounded, as byte planes";
+  let description = [{
+    Lane c of a quad computes products 4c..4c+3 of `scale` (and `zero`, when the codec has one) and trades them with its
+    neighbours. Results: low-byte planes of blocks c, c^1, c^2, c^3, then the high-byte planes: the codes that index them are
+    XORed with 4c first (qtile.decode).
+  }];
+  let arguments = (ins F32:$scale, Optional<F32>:$zero, Variadic<F32>:$entries);
+  let results = (outs Variadic<I32>:$planes);
+  let assemblyFormat = "$scale (`zero` $zero^)? `entries` $entries attr-dict `:` type($planes)";
+}
+
+def Qtile_DecodeOp : Qtile_Op<"decode", [Pure, AttrSizedOperandSegments]> {
+  let summary = "8 codes of a thread to its A registers of one k16 step";
+  let description = [{
+    `word`: two units (PTX fragment order after the gpu layout). With `upper`, MMA rows g come from `word` and rows g + 8 from
+    `upper`, each the byte that `selector` picks (a halved gate and up pair). `first` and `second` are the planes (or the table's, in
+    fast mode, with scales as bf16x2) of MMA rows g and g + 8.
+  }];
+  let arguments = (ins I32:$word, Optional<I32>:$upper, Optional<I32>:$selector, I32:$twist, Variadic<I32>:$first,
+      Variadic<I32>:$second, Optional<I32>:$scale0, Optional<I32>:$scale1);
+  let results = (outs I32:$a0, I32:$a1, I32:$a2, I32:$a3);
+  let assemblyFormat = [{
+    $word (`upper` $upper^)? (`selector` $selector^)? `twist` $twist `planes` `(` $first `)` `(` $second `)` (`scales` $scale0^ `,` $scale1)? attr-dict
+    `:` type($first) `,` type($second)
+  }];
+
+}
+
+def Qtile_WriteOp : Qtile_Region<"write"> {
+  let summary = "a write of the kernel, as scalar code over one output element";
+  let description = [{
+    `reads` says where each block argument comes from: "contraction 0 mul 2 offset 1", "tensor 3 by expert mul 1 offset 0",
+    "tensor 3 by row", "weight", "scalar 5". The last op is `qtile.value`.
+  }];
+  let arguments = (ins I64Attr:$operand, BoolAttr:$combine, I64Attr:$index, I64Attr:$columns, StrArrayAttr:$reads);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = "`to` $operand `combine` $combine `index` $index `columns` $columns `reads` $reads attr-dict-with-keyword $body";
+}
+
+def Qtile_ValueOp : Qtile_Op<"value"> {
+  let summary = "the value of one output element";
+  let arguments = (ins F32:$value);
+  let assemblyFormat = "$value attr-dict";
+}
+
+def Qtile_EpilogueOp : Qtile_Region<"epilogue"> {
+  let summary = "runs the writes over a warpgroup's accumulators and stores";
+  let arguments = (ins I64Attr:$width, I32:$expert, I32:$row0, I32:$rows, I32:$weight_tile, Variadic<F32>:$accumulators);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = [{
+    $width `,` $expert `,` $row0 `,` $rows `,` $weight_tile `of` $accumulators attr-dict-with-keyword `:` type($accumulators) $body
+  }];
+}
+
+def Qtile_TailOp : Qtile_Op<"tail"> {
+  let summary = "zeros in the output rows beyond the live ones";
+  let arguments = (ins LLVM_AnyPointer:$offsets, I32:$experts, I32:$rows, DenseI64ArrayAttr:$operands, DenseI64ArrayAttr:$columns);
+  let assemblyFormat = "$offsets `experts` $experts `rows` $rows `operands` $operands `columns` $columns attr-dict `:` type($offsets)";
+}
+
+#endif

@@ -1,0 +1,79 @@
+// expand-setup: stage barriers and the tile table, by every thread of the CTA.
+//
+// The table is a scan of each expert's number of tiles: a warp scan by shuffles, then the totals of the warps
+// through shared memory; blockDim experts a round.
+#include "codegen/gpu/Expand.h"
+#include "codegen/gpu/Passes.h"
+
+using namespace mlir;
+
+namespace quern::gpu {
+
+static void initBarriers(Emitter &e, const Plan &plan) {
+  e.ifThen(e.eq(e.tid(), 0), [&] {
+    for (int64_t stage = 0; stage < plan.schedule.stages; ++stage) {
+      e.prim("mbarrier.init", {e.smem(plan.barriers + 16 * stage), e.c(plan.fullArrivals())});
+      e.prim("mbarrier.init", {e.smem(plan.barriers + 16 * stage + 8), e.c(plan.emptyArrivals())});
+    }
+    e.prim("fence.mbarrier.init", {});
+  });
+}
+
+/// The sum over lanes 0..lane.
+static Value warpScan(Emitter &e, Value v) {
+  Value lane = e.andi(e.tid(), 31);
+  for (int64_t distance = 1; distance < 32; distance *= 2) {
+    Value below = e.shuffle("up", v, distance, 0);
+    v = e.add(v, e.select(e.ge(lane, e.c(distance)), below, e.c(0)));
+  }
+  return v;
+}
+
+static LogicalResult expandSetup(qtile::SetupOp op, Emitter &e, const Plan &plan) {
+  const Schedule &s = plan.schedule;
+  int64_t threads = s.threads(), warps = threads / 32;
+  int64_t groups = (plan.facts.weightTiles(s) + s.cluster - 1) / s.cluster;
+  Value offsets = op.getOffsets(), experts = op.getExperts();
+  Value tid = e.tid(), warp = e.shr(tid, 5), lane = e.andi(tid, 31);
+  initBarriers(e, plan);
+  Value table = e.smem(plan.table), scratch = e.smem(plan.scratch);
+  e.ifThen(e.eq(tid, 0), [&] { e.store(e.c(0), table, 4); });
+  e.forLoop(
+      e.c(0), experts, {e.c(0)},
+      [&](Value base, ValueRange carried) -> SmallVector<Value> {
+        Value expert = e.add(base, tid), inside = e.lt(expert, experts);
+        Value mine = e.ifElse(
+            inside, {e.i32()},
+            [&]() -> SmallVector<Value> {
+              Value p = e.at(offsets, e.wide(e.shl(expert, 2)));
+              Value rows = e.sub(e.load(e.i32(), e.at(p, 4), 4), e.load(e.i32(), p, 4));
+              return {e.mul(e.div(e.add(rows, s.bn - 1), s.bn), groups)};
+            },
+            [&]() -> SmallVector<Value> { return {e.c(0)}; })[0];
+        Value scanned = warpScan(e, mine);
+        e.ifThen(e.eq(lane, 31), [&] { e.store(scanned, e.at(scratch, e.wide(e.shl(warp, 2))), 4); });
+        e.syncThreads();
+        Value before = carried[0], all = carried[0];
+        for (int64_t w = 0; w < warps; ++w) {
+          Value total = e.load(e.i32(), e.at(scratch, 4 * w), 4);
+          before = e.add(before, e.select(e.lt(e.c(w), warp), total, e.c(0)));
+          all = e.add(all, total);
+        }
+        e.ifThen(inside, [&] {
+          e.store(e.add(before, scanned), e.at(table, e.wide(e.shl(e.add(expert, 1), 2))), 4);
+        });
+        e.syncThreads();
+        return {all};
+      },
+      threads);
+  e.syncThreads(); // barriers and table[0], also when there is no expert
+  if (s.cluster * s.split > 1) e.prim("cluster.arrive", {}), e.prim("cluster.wait", {});
+  return success();
+}
+
+std::unique_ptr<Pass> createExpandSetupPass() {
+  return std::make_unique<ExpandPass<qtile::SetupOp>>(
+      "expand-setup", "expand qtile.setup to barriers and a scan", expandSetup);
+}
+
+} // namespace quern::gpu
