@@ -34,3 +34,7 @@ add_library(quern_mlir INTERFACE)
 target_include_directories(quern_mlir SYSTEM INTERFACE ${LLVM_INCLUDE_DIRS} ${MLIR_INCLUDE_DIRS})
 target_compile_definitions(quern_mlir INTERFACE ${LLVM_DEFINITIONS_LIST})
 target_link_libraries(quern_mlir INTERFACE ${QUERN_MLIR_LIBS})
+if(QUERN_STATIC)
+  # LLVM's targets name libz3, libxml2, ...: only those that a linked object calls.
+  target_link_options(quern_mlir INTERFACE -Wl,--as-needed)
+endif()

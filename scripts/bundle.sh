@@ -140,6 +140,10 @@ verify() {
   tar -C "$away" -xzf "$out"
   (cd "$away/quern-bundle" && sha256sum --quiet -c SHA256SUMS)
   while read -r file; do
+    # Python's own symbols come from the interpreter; anything else undefined is a library that was not linked.
+    if ldd -r "$file" 2>&1 | grep -E 'undefined symbol|not found' | grep -vE 'undefined symbol: _?Py|undefined symbol: nb_'; then
+      echo "${file#"$away"/} is not complete" && return 1
+    fi
     while read -r name path; do
       if isSystemLibrary "$name" || [[ $(realpath "$path") == "$away"/* ]]; then continue; fi
       echo "${file#"$away"/} finds $name at $path, outside the bundle" && return 1
@@ -150,7 +154,7 @@ verify() {
   (
     cd / && unset QUERN_JIT_LIBRARY LD_LIBRARY_PATH
     "$away/quern-bundle/bin/quern" --version
-    "$away/quern-bundle/bin/quern" compile "$away/quern-bundle/kernels/gpt_oss.qn" --arch cpu --emit=llvm >/dev/null
+    "$away/quern-bundle/bin/quern" compile "$away/quern-bundle/kernels/gpt_oss.qn" --kernel gate_up --emit=llvm >/dev/null
     echo "quern compile works from another folder"
   )
   if grep -aqF "$PWD/" < <(elfFiles "$away" | xargs -d '\n' strings -a); then echo "note: paths of this build are inside (harmless: messages and tests)"; fi
