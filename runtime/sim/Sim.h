@@ -21,6 +21,10 @@ struct Options {
   bool poison = true;             // shared memory starts as NaN patterns
   bool bounds = true;             // global accesses must lie in a registered buffer
   bool rehash = true;             // the B operand must not change between issue and wait
+  bool convergence = true;  // warp-wide instructions (wgmma, shfl, ballot) order the lanes of a warp; PTX
+                            // promises that for bar.warp.sync only
+  bool warpWait = true;     // wgmma.wait proves completion for the executing warp, not its warpgroup
+  double secondsLimit = 60; // a launch that takes longer ends in an issue
   int maxIssues = 8;
 };
 
@@ -37,6 +41,7 @@ struct Launch {
   void **params = nullptr;
   unsigned grid = 1, block = 128, cluster = 1;
   uint64_t smemBytes = 0;
+  unsigned registers = 0; // per thread at launch, for setmaxnreg; 0: the most that fits one CTA per SM
   std::vector<Buffer> buffers;
   /// Names of warp ranges for reports, e.g. {"producer", 0, 4}, {"consumer", 4, 12}.
   struct Role {
@@ -92,6 +97,6 @@ const std::vector<Symbol> &symbols();
 //   uint32_t bytes, uint32_t store)    before each plain shared load or store void qsim_atomic(void *p,
 //   uint32_t bytes, uint32_t space)    before each atomicrmw/cmpxchg (space 1 or 3), which
 //       then runs natively: fibers switch only in calls
-//   void qsim_syncwarp(uint32_t mask)   bar.warp.sync: the lanes of the mask meet, memory between them is ordered
-//   void qsim_store_f32(float value)                             before each plain f32 store: no accumulator
-//   token
+//   void qsim_syncwarp(uint32_t mask)   bar.warp.sync: the lanes of the mask meet, memory between them is
+//   ordered void qsim_store_f32(float value)                             before each plain f32 store: no
+//   accumulator token

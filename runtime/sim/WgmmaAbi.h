@@ -1,0 +1,21 @@
+// Between the wgmma primitives and what they do.
+#pragma once
+#include <cstdint>
+
+namespace quern::sim {
+
+struct Cta;
+struct Thread;
+struct Warpgroup;
+struct WgmmaOp;
+
+/// All 128 threads have brought their operands.
+void issueWgmma(Cta &cta, unsigned group);
+/// Commit groups below `groups` have completed.
+void retireWgmma(Cta &cta, unsigned group, uint32_t groups);
+/// The operation with these 13 bits of its serial number, or null.
+WgmmaOp *findOp(Warpgroup &group, uint32_t serial);
+/// The value that a token stands for.
+float resolve(Warpgroup &group, const Thread &thread, uint32_t tokenBits);
+
+} // namespace quern::sim
