@@ -35,6 +35,8 @@ public:
   virtual std::string name() const = 0; // "NVIDIA H100 80GB HBM3 (sm_90a)", "simulator"
   virtual std::string arch() const = 0; // "sm_90a", "sim"
   virtual int multiprocessors() const = 0;
+  /// Whether launch looks at the ranges; otherwise callers need not build them.
+  virtual bool checksRanges() const { return false; }
 
   /// Device memory, at least 256-byte aligned. allocate is ordered on `stream`.
   virtual Expected<void *> allocate(uint64_t bytes, Stream stream) = 0;

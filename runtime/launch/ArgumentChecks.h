@@ -9,7 +9,8 @@ namespace quern {
 std::string codecDifference(const syntax::Codec &found, const syntax::Codec &expected);
 
 /// Offsets ascend from 0 to at most R = tokens * topK, and live rows name tokens. O(E + R): kernels follow
-/// both blindly, and a caller may have written to them. User errors name `argument`.
+/// both blindly, and a caller may have written to them. Of a device routing only the sizes are checked. User
+/// errors name `argument`.
 Status checkRouting(const RoutingView &routing, std::string_view argument);
 
 } // namespace quern

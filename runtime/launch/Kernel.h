@@ -4,6 +4,7 @@
 #include "compiler/support/Error.h"
 #include "compiler/syntax/Ast.h"
 #include "runtime/packing/Packed.h"
+#include "runtime/routing/DeviceRouting.h"
 #include "runtime/routing/Routing.h"
 #include <map>
 #include <memory>
@@ -25,6 +26,9 @@ struct RoutingView {
   int64_t tokens = 0, experts = 0, topK = 0;
   const int64_t *offsets = nullptr, *rowToken = nullptr;
   const float *rowWeight = nullptr;
+  /// Set instead of the pointers above for a call on a device. Its contents cannot be checked.
+  DeviceRouting device = {};
+  bool onDevice() const { return device.offsets != nullptr; }
 };
 
 using Arg = std::variant<TensorView, PackedView, RoutingView, double>;
@@ -48,6 +52,23 @@ struct Binding {
 Expected<Binding> bindArguments(const syntax::Program &program, const syntax::Kernel &kernel,
                                 const std::vector<Arg> &args);
 
+namespace gpu {
+class Backend;
+using Stream = void *;
+} // namespace gpu
+
+/// How a call on a device's host data runs, and what came of it.
+struct TargetOptions {
+  std::string schedule; // one line, whole or partial; empty: QUERN_GPU_SCHEDULE, else the default
+  int repeat = 0;       // timed calls after the first
+};
+struct TargetReport {
+  std::string device, schedule;
+  double firstMs = 0;          // the first call with its compilation, without the copies
+  std::vector<double> timesMs; // each later call, from an idle device to an idle device
+  std::string statistics;      // the simulator's, or ptxas's log
+};
+
 /// Counters since the process started.
 struct Stats {
   int64_t compilations = 0; // kernels compiled
@@ -65,6 +86,17 @@ public:
   /// are fully written. Nothing is written when an error is returned.
   Status run(const syntax::Kernel &kernel, const std::vector<Arg> &args,
              const std::vector<TensorView> &outputs);
+  /// The same on a device: every pointer, the routing's too, is a device address, packed operands are in the
+  /// gpu layout. Asynchronous on `stream` (gpu/Execute.h); `schedule` as in TargetOptions.
+  Status runOnDevice(gpu::Backend &backend, gpu::Stream stream, const syntax::Kernel &kernel,
+                     const std::vector<Arg> &args, const std::vector<TensorView> &outputs,
+                     const std::string &schedule = "", TargetReport *report = nullptr);
+  /// Host data on target "cpu", "sim" or "cuda": for the last two everything is copied to the device, routed
+  /// and re-tiled there, run, and copied back. For tests and the command line. A device routing that differs
+  /// from the host's, and writes beside an output, are internal errors.
+  Status runOn(const std::string &target, const syntax::Kernel &kernel, const std::vector<Arg> &args,
+               const std::vector<TensorView> &outputs, const TargetOptions &options = {},
+               TargetReport *report = nullptr);
 
 private:
   struct Impl;

@@ -9,14 +9,15 @@ namespace quern {
 using syntax::Param;
 
 jit::Request makeRequest(const syntax::Program &program, const syntax::Kernel &kernel, const Binding &binding,
-                         const std::vector<Arg> &args) {
+                         const std::vector<Arg> &args, const std::string &target) {
   jit::Request r;
+  r.target = target;
   r.program = &program;
   r.kernel = kernel.name;
   r.act = binding.act;
   // Overrides fields of the default schedule ("rows=4 tokens=6"); for experiments and tests, read once.
-  static const char *schedule = std::getenv("QUERN_CPU_SCHEDULE");
-  if (schedule) r.schedule = schedule;
+  static const char *schedules[] = {std::getenv("QUERN_CPU_SCHEDULE"), std::getenv("QUERN_GPU_SCHEDULE")};
+  if (const char *schedule = schedules[target != "cpu"]) r.schedule = schedule;
   // A symbol is compiled in when a column or a reduction runs over it; T, E and R change from call to call.
   std::set<std::string> free;
   if (kernel.routing >= 0)
@@ -44,7 +45,7 @@ jit::Request makeRequest(const syntax::Program &program, const syntax::Kernel &k
 }
 
 std::string requestKey(const jit::Request &r) {
-  std::string key = fmt::format("{} act={}", r.kernel, name(r.act));
+  std::string key = fmt::format("{} {} act={}", r.target, r.kernel, name(r.act));
   for (auto &[symbol, value] : r.dims) key += fmt::format(" {}={}", symbol, value);
   for (auto *operands : {&r.params, &r.outputs}) {
     for (auto &o : *operands)

@@ -1,0 +1,286 @@
+// See Execute.h. A call is: activations into the form that the kernel reads, low-rank factors, the kernel,
+// then combines and the rows that no pair owns.
+#include "runtime/gpu/Execute.h"
+#include "runtime/gpu/DeviceCode.h"
+#include "runtime/gpu/Memory.h"
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <deque>
+#include <fmt/format.h>
+
+namespace quern::gpu {
+namespace {
+
+using jit::GpuImage;
+using jit::GpuParam;
+
+constexpr int64_t roundUp(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
+
+struct Call {
+  Backend &backend;
+  Stream stream;
+  const GpuImage &image;
+  const syntax::Kernel &kernel;
+  const Binding &binding;
+  const std::vector<Arg> &args;
+  const std::vector<TensorView> &outputs;
+
+  RowSource rows = {}; // offsets and number of rows; rowToken of the routing
+  DeviceRouting routing = {};
+  int64_t tokens = 0, topK = 0;
+  TensorView x = {}; // the activations as the kernel reads them
+  std::vector<DeviceMemory> lowRanks, partials;
+  DeviceMemory gathered;
+  struct alignas(64) Param {
+    unsigned char bytes[128];
+  };
+  std::deque<Param> values = {};
+  std::vector<void *> params = {};
+  std::vector<Range> ranges = {};
+
+  bool routed() const { return kernel.routing >= 0; }
+
+  // Operands count parameters, then outputs.
+  const TensorView *tensor(int operand) const {
+    if (operand >= int(args.size())) return &outputs[operand - args.size()];
+    return std::get_if<TensorView>(&args[operand]);
+  }
+  const std::string &nameOf(int operand) const {
+    return operand >= int(args.size()) ? kernel.outputs[operand - args.size()].name
+                                       : kernel.params[operand].name;
+  }
+
+  void touches(std::string name, const void *data, int64_t bytes, bool writable) {
+    if (backend.checksRanges()) ranges.push_back({std::move(name), data, uint64_t(bytes), writable});
+  }
+
+  Status prepareRows() {
+    if (routed()) {
+      const auto &view = std::get<RoutingView>(args[kernel.routing]);
+      if (!view.onDevice())
+        return Error::internal("a routing on the host",
+                               fmt::format("argument '{}'", kernel.params[kernel.routing].name));
+      routing = view.device, tokens = view.tokens, topK = view.topK;
+      rows = {routing.offsets, routing.rowToken, tokens * topK, view.experts};
+    } else {
+      rows.rows = binding.dims.count(kernel.rows.sym)
+                      ? binding.dims.at(kernel.rows.sym) * kernel.rows.mul / kernel.rows.div
+                      : kernel.rows.mul;
+      int32_t offsets[2] = {0, int32_t(rows.rows)};
+      auto table = deviceConstant(backend, stream, std::as_bytes(std::span(offsets)));
+      if (!table) return table.takeError();
+      rows.offsets = static_cast<const int32_t *>(*table);
+    }
+    // Padding of tiles must stay below 2^31 too.
+    if (rows.rows > INT32_MAX - 4096)
+      return Error::user(fmt::format("{} rows; expected fewer than 2^31 on a GPU", rows.rows));
+    return {};
+  }
+
+  /// Whether the kernel can read the activations where they are.
+  bool readable(const TensorView &t) const {
+    if (image.x.sorted && image.x.byToken) return false; // rows must be gathered
+    if (t.dtype != image.x.dtype || (t.strides[1] != 1 && t.shape[1] > 1)) return false;
+    if (reinterpret_cast<uintptr_t>(t.data) % 16) return false;
+    int64_t stride = t.strides[0];
+    if (t.shape[0] <= 1) return true;
+    if (stride * byteSize(t.dtype) % 16) return false;
+    return !image.x.sorted || stride >= t.shape[1]; // a tensor map takes no other
+  }
+
+  Status prepareActivations() {
+    if (image.x.operand < 0) return {};
+    const TensorView *given = tensor(image.x.operand);
+    if (!given || given->shape.size() != 2)
+      return Error::internal("activations that are not a matrix", nameOf(image.x.operand));
+    x = *given;
+    if (!rows.rows || readable(x)) {
+      if (x.shape[0] <= 1) x.strides[0] = roundUp(x.shape[1], 8);
+      return {};
+    }
+    bool gather = image.x.sorted && image.x.byToken;
+    RowSource source = rows;
+    if (!gather) source.rowToken = nullptr;
+    if (!gather && image.x.byToken) source.offsets = nullptr, source.rows = x.shape[0]; // tokens, not rows
+    int64_t stride = roundUp(x.shape[1], 8);
+    auto memory = DeviceMemory::allocate(backend, source.rows * stride * byteSize(image.x.dtype), stream);
+    if (!memory) return memory.takeError();
+    gathered = std::move(*memory);
+    if (Status ok = gatherRows(backend, stream, x, source, gathered.data(), image.x.dtype, stride); !ok)
+      return ok;
+    x = {gathered.data(), image.x.dtype, {source.rows, x.shape[1]}, {stride, 1}};
+    return {};
+  }
+
+  Status prepareLowRanks() {
+    for (const jit::LowRankStep &step : image.lowRank) {
+      auto memory = DeviceMemory::allocate(backend, rows.rows * step.columns * 4, stream);
+      if (!memory) return memory.takeError();
+      lowRanks.push_back(std::move(*memory));
+      const TensorView *lhs = tensor(step.lhs), *rhs = tensor(step.rhs);
+      if (!lhs || !rhs) return Error::internal("a low-rank factor that is not a tensor", kernel.name);
+      RowSource source = rows;
+      if (!step.byToken) source.rowToken = nullptr;
+      if (Status ok =
+              lowRank(backend, stream, *lhs, *rhs, source, static_cast<float *>(lowRanks.back().data()));
+          !ok)
+        return ok;
+    }
+    return {};
+  }
+
+  Status preparePartials() {
+    for (const jit::CombineStep &step : image.combine) {
+      auto memory = DeviceMemory::allocate(backend, rows.rows * step.columns * 4, stream);
+      if (!memory) return memory.takeError();
+      partials.push_back(std::move(*memory));
+    }
+    return {};
+  }
+
+  template <class T> void param(const T &value) {
+    static_assert(sizeof(T) <= sizeof(Param));
+    std::memcpy(values.emplace_back().bytes, &value, sizeof value);
+    params.push_back(values.back().bytes);
+  }
+
+  template <class T>
+  Status paramTable(const std::string &name, const std::vector<T *> &pointers, int64_t bytesEach) {
+    auto table = pointerTable(backend, stream, pointers);
+    if (!table) return table.takeError();
+    param(*table);
+    if (!backend.checksRanges()) return {};
+    touches(name + " (table)", *table, int64_t(pointers.size()) * 8, false);
+    for (size_t e = 0; e < pointers.size(); ++e)
+      touches(fmt::format("{}[{}]", name, e), pointers[e], bytesEach, false);
+    return {};
+  }
+
+  Status paramOf(const GpuParam &p) {
+    bool isX = p.operand >= 0 && p.operand == image.x.operand;
+    switch (p.kind) {
+    case GpuParam::TensorMap: {
+      Param map{};
+      if (Status ok = backend.encodeTensorMap(map.bytes, x.data, x.dtype, x.shape[1], x.shape[0],
+                                              x.strides[0], image.x.boxRows);
+          !ok)
+        return ok;
+      param(map);
+      if (backend.checksRanges()) ranges.push_back(rangeOf(nameOf(image.x.operand), x, false));
+      return {};
+    }
+    case GpuParam::Pointer: {
+      // A kernel that gathers reads the prepared activations; one with a tensor map has that for them.
+      const TensorView *t = isX && !image.x.sorted ? &x : tensor(p.operand);
+      if (!t) break;
+      param(t->data);
+      if (backend.checksRanges())
+        ranges.push_back(rangeOf(nameOf(p.operand), *t, p.operand >= int(args.size())));
+      return {};
+    }
+    case GpuParam::Stride: {
+      const TensorView *t = isX && !image.x.sorted ? &x : tensor(p.operand);
+      if (!t || p.index >= int(t->strides.size())) break;
+      param(t->strides[p.index]);
+      return {};
+    }
+    case GpuParam::Codes:
+    case GpuParam::Scales:
+    case GpuParam::Zeros: {
+      const auto *w = std::get_if<PackedView>(&args[p.operand]);
+      if (!w) break;
+      int64_t scale = w->codec->scale == syntax::ScaleType::F32    ? 4
+                      : w->codec->scale == syntax::ScaleType::BF16 ? 2
+                                                                   : 1;
+      const std::string &name = nameOf(p.operand);
+      if (p.kind == GpuParam::Codes) return paramTable(name + ".codes", w->codes, w->shape.codeBytes());
+      if (p.kind == GpuParam::Scales)
+        return paramTable(name + ".scales", w->scales, w->shape.scaleCount() * scale);
+      return paramTable(name + ".zeros", w->zeros, w->shape.scaleCount());
+    }
+    case GpuParam::Offsets:
+      param(rows.offsets);
+      touches("offsets", rows.offsets, (rows.experts + 1) * 4, false);
+      return {};
+    case GpuParam::RowToken:
+      param(routing.rowToken);
+      touches("rowToken", routing.rowToken, rows.rows * 4, false);
+      return {};
+    case GpuParam::RowWeight:
+      param(routing.rowWeight);
+      touches("rowWeight", routing.rowWeight, rows.rows * 4, false);
+      return {};
+    case GpuParam::Scalar:
+      if (const auto *value = std::get_if<double>(&args[p.operand])) return param(float(*value)), Status();
+      break;
+    case GpuParam::Rows: return param(int32_t(rows.rows)), Status();
+    case GpuParam::Experts: return param(int32_t(rows.experts)), Status();
+    case GpuParam::Partial:
+    case GpuParam::LowRank: {
+      bool partial = p.kind == GpuParam::Partial;
+      auto &memory = partial ? partials : lowRanks;
+      if (p.index < 0 || p.index >= int(memory.size())) break;
+      param(memory[p.index].data());
+      touches(fmt::format("{} {}", partial ? "partial" : "lowRank", p.index), memory[p.index].data(),
+              memory[p.index].bytes(), partial);
+      return {};
+    }
+    }
+    return Error::internal(
+        fmt::format("parameter {} of the image (kind {}, operand {}, index {}) does not match "
+                    "the kernel",
+                    params.size(), int(p.kind), p.operand, p.index),
+        kernel.name);
+  }
+
+  /// Persistent CTAs: as many as fit, no more than there can be tiles, in whole clusters.
+  unsigned grid() const {
+    int64_t fit = std::max<int64_t>(1, int64_t(backend.multiprocessors()) * image.ctasPerSm);
+    int64_t tokenTiles =
+        std::min(rows.rows, rows.experts + rows.rows / 8); // a tile has 8 rows or ends an expert
+    int64_t tiles = std::max<int64_t>(image.tiles, 1) * std::max<int64_t>(tokenTiles, 1);
+    int64_t cluster = std::max(image.cluster, 1);
+    return unsigned(std::max<int64_t>(std::min(fit / cluster, (tiles + cluster - 1) / cluster), 1) * cluster);
+  }
+
+  Status finish() {
+    for (size_t i = 0; i < image.combine.size(); ++i)
+      if (Status ok = combineRows(backend, stream, static_cast<const float *>(partials[i].data()),
+                                  routing.inverse, rows.rows, topK, *tensor(image.combine[i].output));
+          !ok)
+        return ok;
+    if (!routed()) return {};
+    for (size_t i = 0; i < outputs.size(); ++i)
+      if (kernel.outputs[i].dims[0].sym == "R")
+        if (Status ok = clearRows(backend, stream, rows, outputs[i]); !ok) return ok;
+    return {};
+  }
+
+  Status run(LoadedKernel *loaded) {
+    if (Status ok = prepareRows(); !ok) return ok;
+    if (rows.rows) {
+      if (Status ok = prepareActivations(); !ok) return ok;
+      if (Status ok = prepareLowRanks(); !ok) return ok;
+    }
+    if (Status ok = preparePartials(); !ok) return ok;
+    if (rows.rows) {
+      for (const GpuParam &p : image.params)
+        if (Status ok = paramOf(p); !ok) return ok;
+      LaunchConfig config{grid(), unsigned(image.threads), unsigned(image.cluster), uint64_t(image.smemBytes),
+                          false};
+      if (Status ok = backend.launch(loaded, config, params.data(), ranges, stream); !ok) return ok;
+    }
+    return finish();
+  }
+};
+
+} // namespace
+
+Status execute(Backend &backend, Stream stream, const GpuImage &image, LoadedKernel *loaded,
+               const syntax::Kernel &kernel, const Binding &binding, const std::vector<Arg> &args,
+               const std::vector<TensorView> &outputs) {
+  return Call(backend, stream, image, kernel, binding, args, outputs).run(loaded);
+}
+
+} // namespace quern::gpu
