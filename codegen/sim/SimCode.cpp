@@ -40,6 +40,14 @@ quern::Expected<orc::JITTargetMachineBuilder> hostBuilder() {
   return std::move(*builder);
 }
 
+Status checkFunctions(const Module &module, ArrayRef<Symbol> symbols) {
+  for (const Function &f : module)
+    if (f.isDeclaration() && !f.isIntrinsic() &&
+        none_of(symbols, [&](const Symbol &s) { return f.getName() == s.name; }))
+      return quern::Error::internal("the simulator has no function '" + f.getName().str() + "'");
+  return {};
+}
+
 /// The kernel went through O3 already: what the split left behind is swept up.
 void sweep(Module &module, TargetMachine &target) {
   module.setDataLayout(target.createDataLayout());
@@ -88,6 +96,7 @@ orc::SymbolMap library(orc::LLJIT &jit, ArrayRef<Symbol> symbols) {
 } // namespace
 
 struct SimModule::Impl {
+  std::string reports; // of the linker: why a symbol failed; outlives `jit`
   std::unique_ptr<orc::LLJIT> jit;
 };
 SimModule::~SimModule() = default;
@@ -101,6 +110,8 @@ quern::Expected<std::shared_ptr<SimModule>> SimModule::load(std::unique_ptr<Modu
   auto target = builder->createTargetMachine();
   if (!target) return internal(target.takeError());
   if (Status status = owned.withModuleDo(lateSplit); !status) return status.takeError();
+  if (Status status = owned.withModuleDo([&](Module &m) { return checkFunctions(m, symbols); }); !status)
+    return status.takeError();
   owned.withModuleDo([&](Module &m) { sweep(m, **target); });
   auto jit = orc::LLJITBuilder()
                  .setJITTargetMachineBuilder(std::move(*builder))
@@ -108,18 +119,25 @@ quern::Expected<std::shared_ptr<SimModule>> SimModule::load(std::unique_ptr<Modu
                  .setPlatformSetUp(orc::setUpInactivePlatform) // no static constructors
                  .create();
   if (!jit) return internal(jit.takeError());
+  auto loaded = std::make_shared<SimModule>();
+  loaded->impl = std::make_unique<Impl>();
+  std::string &reports = loaded->impl->reports;
+  (*jit)->getExecutionSession().setErrorReporter(
+      [&reports](llvm::Error error) { reports += "\n" + toString(std::move(error)); });
   if (auto error = (*jit)->getMainJITDylib().define(orc::absoluteSymbols(library(**jit, symbols))))
     return internal(std::move(error));
   if (auto error = (*jit)->addIRModule(std::move(owned))) return internal(std::move(error));
-  auto loaded = std::make_shared<SimModule>();
-  loaded->impl = std::make_unique<Impl>();
   loaded->impl->jit = std::move(*jit);
   return loaded;
 }
 
 quern::Expected<void (*)(void **)> SimModule::entry(std::string_view kernel) {
   auto address = impl->jit->lookup(std::string(kernel) + "_entry");
-  if (!address) return internal(address.takeError());
+  if (!address) {
+    quern::Error error = internal(address.takeError());
+    error.message += std::exchange(impl->reports, "");
+    return error;
+  }
   return address->toPtr<void (*)(void **)>();
 }
 
