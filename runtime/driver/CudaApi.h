@@ -131,6 +131,7 @@ enum class TensorFill : int { Zero = 0 };
   X(deviceGetName, cuDeviceGetName, (char *name, int length, Device device))                                 \
   X(deviceGetAttribute, cuDeviceGetAttribute, (int *value, DeviceAttribute attribute, Device device))        \
   X(devicePrimaryCtxRetain, cuDevicePrimaryCtxRetain, (Context * context, Device device))                    \
+  X(devicePrimaryCtxRelease, cuDevicePrimaryCtxRelease_v2, (Device device))                                  \
   X(ctxGetCurrent, cuCtxGetCurrent, (Context * context))                                                     \
   X(ctxPushCurrent, cuCtxPushCurrent_v2, (Context context))                                                  \
   X(ctxPopCurrent, cuCtxPopCurrent_v2, (Context * context))                                                  \
@@ -148,6 +149,7 @@ enum class TensorFill : int { Zero = 0 };
   X(memAllocFromPoolAsync, cuMemAllocFromPoolAsync,                                                          \
     (DevicePointer * memory, size_t bytes, MemoryPool pool, Stream stream))                                  \
   X(memPoolCreate, cuMemPoolCreate, (MemoryPool * pool, const MemoryPoolProperties *properties))             \
+  X(memPoolDestroy, cuMemPoolDestroy, (MemoryPool pool))                                                     \
   X(memPoolSetAttribute, cuMemPoolSetAttribute,                                                              \
     (MemoryPool pool, MemoryPoolAttribute attribute, void *value))                                           \
   X(memcpyHtoDAsync, cuMemcpyHtoDAsync_v2,                                                                   \

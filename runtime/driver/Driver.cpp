@@ -94,7 +94,7 @@ Error Driver::error(std::string_view call, cuda::Result result, std::string plac
   return error;
 }
 
-Expected<std::unique_ptr<Driver>> Driver::open(const std::string &path) {
+Expected<std::unique_ptr<Driver>> Driver::openUninitialized(const std::string &path) {
   auto driver = std::make_unique<Driver>();
   auto handle = openLibrary(path, driver->path);
   if (!handle) return handle.takeError();
@@ -116,14 +116,21 @@ Expected<std::unique_ptr<Driver>> Driver::open(const std::string &path) {
                        "cuda");
   if (!missing.empty())
     return Error::system("not a CUDA driver of 12.0 or newer; it lacks" + missing, driver->path);
-  if (auto result = driver->api.init(0)) return initError(*driver, result);
-  if (auto result = driver->api.deviceGetCount(&driver->deviceCount))
-    return driver->error("cuDeviceGetCount", result, "cuda");
-  if (driver->deviceCount == 0) return initError(*driver, cuda::errorNoDevice);
+  return driver;
+}
+
+Expected<std::unique_ptr<Driver>> Driver::open(const std::string &path) {
+  auto opened = openUninitialized(path);
+  if (!opened) return opened.takeError();
+  Driver &driver = **opened;
+  if (auto result = driver.api.init(0)) return initError(driver, result);
+  if (auto result = driver.api.deviceGetCount(&driver.deviceCount))
+    return driver.error("cuDeviceGetCount", result, "cuda");
+  if (driver.deviceCount == 0) return initError(driver, cuda::errorNoDevice);
 
   static std::once_flag once;
   std::call_once(once, [] { pthread_atfork(nullptr, nullptr, [] { forked.store(true); }); });
-  return driver;
+  return opened;
 }
 
 Expected<const Driver *> Driver::get() {

@@ -22,6 +22,8 @@ public:
   static Expected<const Driver *> get();
   /// Opens a library anew; for get() and tests. `path` empty: the search.
   static Expected<std::unique_ptr<Driver>> open(const std::string &path);
+  /// Only the library, its entry points and version: no cuInit, so no state in this process.
+  static Expected<std::unique_ptr<Driver>> openUninitialized(const std::string &path);
 
   /// A failed call as an Error: "cuMemAlloc failed: CUDA_ERROR_OUT_OF_MEMORY (out of memory)". `call` is the
   /// symbol, `place` the device or kernel. Errors that a running kernel causes say that an earlier launch may

@@ -1,0 +1,15 @@
+// Quern's own device code (kernels/*.cu), compiled when it is first needed.
+#pragma once
+#include "runtime/driver/Nvrtc.h"
+
+namespace quern::driver {
+
+/// Name of the file that defines `extern "C" __global__ void kernel(...)`, or "".
+std::string deviceFileOf(std::string_view kernel);
+
+/// A file compiled by NVRTC for `arch`: once per process, whatever the number of devices. The result lives
+/// for ever. A failure is not kept.
+Expected<const CompiledCuda *> compiledDeviceFile(const std::string &file, const std::string &arch,
+                                                  int driverVersion);
+
+} // namespace quern::driver

@@ -1,0 +1,401 @@
+// The entry points. Each begins with QUERN_CALL, which writes the call down and fails it when its turn has
+// come.
+#include "fake_cuda.h"
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+using namespace quern::driver::cuda;
+using namespace quern::test;
+
+namespace {
+
+thread_local std::vector<Context> stack;
+thread_local CaptureMode mode = CaptureMode::Global;
+int contexts[4];                   // their addresses are the handles
+std::vector<FakeModule *> modules; // never freed: handles stay unique
+std::vector<FakeFunction *> functions;
+
+class Fake final : public FakeCuda {
+public:
+  void reset() override {
+    std::lock_guard lock(mutex);
+    for (auto &[pointer, bytes] : live) std::free(reinterpret_cast<void *>(pointer));
+    version = 13000, devices = 1, major = 9, minor = 0;
+    pools = clusters = errorTexts = true;
+    smemPerBlock = 232448, staticSmem = 0;
+    memory = 1 << 30;
+    initResult = cubinResult = success;
+    ptxLog.clear();
+    failAt = 0, failForever = false, failWith = errorOutOfMemory;
+    calls.clear(), launches.clear(), tensorMaps.clear(), live.clear(), livePools.clear(), captures.clear();
+    liveModules = 0, misuse = false;
+    std::ranges::fill(retained, 0);
+    stack.clear();
+    mode = CaptureMode::Global;
+  }
+  Context contextOf(int device) override { return &contexts[device]; }
+  std::vector<Context> &contextStack() override { return stack; }
+
+  Result enter(const char *symbol) {
+    calls.push_back(symbol);
+    int number = static_cast<int>(calls.size());
+    return failAt && (number == failAt || (failForever && number > failAt)) ? failWith : success;
+  }
+  int currentDevice() const {
+    return stack.empty() ? -1 : static_cast<int>(static_cast<int *>(stack.back()) - contexts);
+  }
+  /// A call that a capture in global mode forbids to every thread that did not exchange its mode.
+  bool breaksCapture() {
+    if (mode == CaptureMode::Relaxed || captures.empty()) return false;
+    for (auto &[stream, status] : captures) status = CaptureStatus::Invalidated;
+    return true;
+  }
+  bool capturing(Stream stream) const { return captures.contains(stream); }
+  Result take(DevicePointer *pointer, size_t bytes) {
+    if (bytes == 0) return errorInvalidValue;
+    uint64_t used = 0;
+    for (auto &[p, size] : live) used += size;
+    if (used + bytes > memory) return errorOutOfMemory;
+    *pointer = reinterpret_cast<DevicePointer>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
+    live[*pointer] = bytes;
+    return success;
+  }
+  Result give(DevicePointer pointer) {
+    if (!live.erase(pointer)) return misuse = true, errorInvalidValue;
+    std::free(reinterpret_cast<void *>(pointer));
+    return success;
+  }
+  bool owns(DevicePointer pointer, size_t bytes) const {
+    auto after = live.upper_bound(pointer);
+    if (after == live.begin()) return false;
+    auto &[begin, size] = *std::prev(after);
+    return pointer + bytes <= begin + size;
+  }
+};
+
+Fake &fake() {
+  static Fake &instance = *new Fake;
+  return instance;
+}
+
+#define QUERN_CALL(symbol)                                                                                   \
+  std::lock_guard lock(fake().mutex);                                                                        \
+  if (Result failure = fake().enter(#symbol)) return failure
+#define QUERN_NEEDS_CONTEXT                                                                                  \
+  if (stack.empty()) return errorInvalidContext
+#define QUERN_UNSAFE_IN_CAPTURE                                                                              \
+  if (fake().breaksCapture()) return errorStreamCaptureUnsupported
+
+struct ErrorText {
+  Result code;
+  const char *name, *text;
+};
+constexpr ErrorText errorTexts[] = {
+    {errorInvalidValue, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
+    {errorOutOfMemory, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
+    {errorStubLibrary, "CUDA_ERROR_STUB_LIBRARY", "CUDA driver is a stub library"},
+    {errorInvalidImage, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
+    {errorInvalidContext, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
+    {errorNoBinaryForGpu, "CUDA_ERROR_NO_BINARY_FOR_GPU",
+     "no kernel image is available for execution on the device"},
+    {errorInvalidPtx, "CUDA_ERROR_INVALID_PTX", "a PTX JIT compilation failed"},
+    {errorInvalidHandle, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
+    {errorNotFound, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
+    {700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
+    {errorStreamCaptureUnsupported, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
+     "operation not permitted when stream is capturing"},
+};
+
+Result errorText(Result code, const char **text, const char *ErrorText::*field) {
+  *text = nullptr;
+  if (!fake().errorTexts) return errorInvalidValue;
+  for (auto &entry : errorTexts)
+    if (entry.code == code) return *text = entry.*field, success;
+  return errorInvalidValue;
+}
+
+bool isCubin(const char *bytes) {
+  return std::memcmp(bytes,
+                     "\x7f"
+                     "ELF",
+                     4) == 0;
+}
+
+/// Bytes of a 64-bit ELF file: up to the end of its section headers, or of its last section.
+size_t elfSize(const char *bytes) {
+  uint64_t at, end;
+  uint16_t size, count;
+  std::memcpy(&at, bytes + 40, 8);
+  std::memcpy(&size, bytes + 58, 2);
+  std::memcpy(&count, bytes + 60, 2);
+  end = at + uint64_t(size) * count;
+  for (int i = 0; i < count; ++i) {
+    const char *header = bytes + at + uint64_t(size) * i;
+    uint32_t type;
+    uint64_t offset, length;
+    std::memcpy(&type, header + 4, 4);
+    std::memcpy(&offset, header + 24, 8);
+    std::memcpy(&length, header + 32, 8);
+    if (type != 8) end = std::max(end, offset + length); // 8: no bytes in the file
+  }
+  return end;
+}
+
+void writeLog(unsigned count, JitOption *options, void **values, const std::string &log) {
+  char *buffer = nullptr;
+  size_t room = 0;
+  for (unsigned i = 0; i < count; ++i) {
+    if (options[i] == JitOption::ErrorLogBuffer) buffer = static_cast<char *>(values[i]);
+    if (options[i] == JitOption::ErrorLogBufferSizeBytes) room = reinterpret_cast<size_t>(values[i]);
+  }
+  if (buffer && room) std::memcpy(buffer, log.c_str(), std::min(room, log.size() + 1));
+}
+
+} // namespace
+
+extern "C" {
+
+FakeCuda *fakeCuda() { return &fake(); }
+
+Result cuGetErrorName(Result code, const char **text) { return errorText(code, text, &ErrorText::name); }
+Result cuGetErrorString(Result code, const char **text) { return errorText(code, text, &ErrorText::text); }
+
+Result cuInit(unsigned) {
+  QUERN_CALL(cuInit);
+  return fake().initResult;
+}
+Result cuDriverGetVersion(int *version) {
+  QUERN_CALL(cuDriverGetVersion);
+  return *version = fake().version, success;
+}
+Result cuDeviceGetCount(int *count) {
+  QUERN_CALL(cuDeviceGetCount);
+  return *count = fake().devices, success;
+}
+Result cuDeviceGet(Device *device, int ordinal) {
+  QUERN_CALL(cuDeviceGet);
+  if (ordinal < 0 || ordinal >= fake().devices) return errorInvalidDevice;
+  return *device = ordinal, success;
+}
+Result cuDeviceGetName(char *name, int length, Device) {
+  QUERN_CALL(cuDeviceGetName);
+  std::strncpy(name, "Fake H100", length);
+  return success;
+}
+Result cuDeviceGetAttribute(int *value, DeviceAttribute attribute, Device) {
+  QUERN_CALL(cuDeviceGetAttribute);
+  switch (attribute) {
+  case DeviceAttribute::MultiprocessorCount: return *value = 132, success;
+  case DeviceAttribute::ComputeCapabilityMajor: return *value = fake().major, success;
+  case DeviceAttribute::ComputeCapabilityMinor: return *value = fake().minor, success;
+  case DeviceAttribute::MaxSharedMemoryPerBlockOptin: return *value = fake().smemPerBlock, success;
+  case DeviceAttribute::MemoryPoolsSupported: return *value = fake().pools, success;
+  case DeviceAttribute::ClusterLaunch: return *value = fake().clusters, success;
+  case DeviceAttribute::TensorMapAccessSupported: return *value = 1, success;
+  }
+  return errorInvalidValue;
+}
+Result cuDevicePrimaryCtxRetain(Context *context, Device device) {
+  QUERN_CALL(cuDevicePrimaryCtxRetain);
+  ++fake().retained[device];
+  return *context = &contexts[device], success;
+}
+Result cuDevicePrimaryCtxRelease_v2(Device device) {
+  QUERN_CALL(cuDevicePrimaryCtxRelease);
+  if (--fake().retained[device] < 0) fake().misuse = true;
+  return success;
+}
+Result cuCtxGetCurrent(Context *context) {
+  QUERN_CALL(cuCtxGetCurrent);
+  return *context = stack.empty() ? nullptr : stack.back(), success;
+}
+Result cuCtxPushCurrent_v2(Context context) {
+  QUERN_CALL(cuCtxPushCurrent);
+  return stack.push_back(context), success;
+}
+Result cuCtxPopCurrent_v2(Context *context) {
+  QUERN_CALL(cuCtxPopCurrent);
+  if (stack.empty()) return fake().misuse = true, errorInvalidContext;
+  *context = stack.back();
+  return stack.pop_back(), success;
+}
+Result cuThreadExchangeStreamCaptureMode(CaptureMode *other) {
+  QUERN_CALL(cuThreadExchangeStreamCaptureMode);
+  return std::swap(mode, *other), success;
+}
+
+Result cuModuleLoadDataEx(Module *module, const void *image, unsigned count, JitOption *options,
+                          void **values) {
+  QUERN_CALL(cuModuleLoadDataEx);
+  QUERN_NEEDS_CONTEXT;
+  QUERN_UNSAFE_IN_CAPTURE;
+  auto *bytes = static_cast<const char *>(image);
+  bool ptx = !isCubin(bytes);
+  if (!ptx && fake().cubinResult) return fake().cubinResult;
+  if (ptx && !std::strstr(bytes, ".version")) return errorInvalidImage;
+  if (ptx && !fake().ptxLog.empty()) return writeLog(count, options, values, fake().ptxLog), errorInvalidPtx;
+  std::string copy = ptx ? bytes : std::string(bytes, elfSize(bytes));
+  modules.push_back(new FakeModule{fake().currentDevice(), ptx, std::move(copy)});
+  ++fake().liveModules;
+  return *module = modules.back(), success;
+}
+Result cuModuleUnload(Module module) {
+  QUERN_CALL(cuModuleUnload);
+  QUERN_UNSAFE_IN_CAPTURE;
+  --fake().liveModules;
+  return success;
+}
+Result cuModuleGetFunction(Function *function, Module module, const char *name) {
+  QUERN_CALL(cuModuleGetFunction);
+  auto *in = static_cast<FakeModule *>(module);
+  // A name in the symbol table ends in a null byte, in PTX in a parenthesis.
+  std::string symbol = in->fromPtx ? std::string(name) + "(" : std::string(name) + '\0';
+  if (in->bytes.find(symbol) == std::string::npos) return errorNotFound;
+  functions.push_back(new FakeFunction{in, name});
+  return *function = functions.back(), success;
+}
+Result cuFuncLoad(Function) {
+  QUERN_CALL(cuFuncLoad);
+  QUERN_UNSAFE_IN_CAPTURE;
+  return success;
+}
+Result cuFuncGetAttribute(int *value, FunctionAttribute attribute, Function) {
+  QUERN_CALL(cuFuncGetAttribute);
+  return *value = attribute == FunctionAttribute::SharedSizeBytes ? fake().staticSmem : 0, success;
+}
+Result cuFuncSetAttribute(Function handle, FunctionAttribute attribute, int value) {
+  QUERN_CALL(cuFuncSetAttribute);
+  auto *function = static_cast<FakeFunction *>(handle);
+  if (attribute == FunctionAttribute::MaxDynamicSharedSizeBytes) {
+    if (value + fake().staticSmem > fake().smemPerBlock) return errorInvalidValue;
+    return function->dynamicSmem = value, success;
+  }
+  if (attribute != FunctionAttribute::NonPortableClusterSizeAllowed) return errorInvalidValue;
+  return function->nonPortableCluster = value, success;
+}
+
+Result cuLaunchKernelEx(const LaunchConfig *config, Function handle, void **parameters, void **extra) {
+  QUERN_CALL(cuLaunchKernelEx);
+  QUERN_NEEDS_CONTEXT;
+  auto *function = static_cast<FakeFunction *>(handle);
+  if (std::ranges::find(functions, function) == functions.end())
+    return fake().misuse = true, errorInvalidHandle;
+  if (function->module->device != fake().currentDevice()) return errorInvalidHandle;
+  FakeLaunch launch{function, *config, 1, false, parameters};
+  for (unsigned i = 0; i < config->numAttributes; ++i) {
+    auto &attribute = config->attributes[i];
+    if (attribute.id == LaunchAttribute::ClusterDimension)
+      launch.cluster =
+          attribute.value.clusterDim.x * attribute.value.clusterDim.y * attribute.value.clusterDim.z;
+    else if (attribute.id == LaunchAttribute::ProgrammaticStreamSerialization)
+      launch.dependent = attribute.value.programmaticStreamSerializationAllowed;
+    else
+      return errorInvalidValue;
+  }
+  unsigned threads = config->blockDimX * config->blockDimY * config->blockDimZ;
+  if (!config->gridDimX || !config->gridDimY || !config->gridDimZ || !threads || threads > 1024 || extra ||
+      config->gridDimX % launch.cluster || launch.cluster > (function->nonPortableCluster ? 16 : 8) ||
+      config->sharedMemBytes > static_cast<unsigned>(std::max(49152, function->dynamicSmem)))
+    return errorInvalidValue;
+  return fake().launches.push_back(launch), success;
+}
+
+Result cuMemAlloc_v2(DevicePointer *pointer, size_t bytes) {
+  QUERN_CALL(cuMemAlloc);
+  QUERN_NEEDS_CONTEXT;
+  QUERN_UNSAFE_IN_CAPTURE;
+  return fake().take(pointer, bytes);
+}
+Result cuMemFree_v2(DevicePointer pointer) {
+  QUERN_CALL(cuMemFree);
+  QUERN_NEEDS_CONTEXT;
+  QUERN_UNSAFE_IN_CAPTURE;
+  return fake().give(pointer);
+}
+Result cuMemAllocFromPoolAsync(DevicePointer *pointer, size_t bytes, MemoryPool pool, Stream) {
+  QUERN_CALL(cuMemAllocFromPoolAsync);
+  QUERN_NEEDS_CONTEXT;
+  if (std::ranges::find(fake().livePools, static_cast<FakePool *>(pool)) == fake().livePools.end())
+    return fake().misuse = true, errorInvalidValue;
+  return fake().take(pointer, bytes);
+}
+Result cuMemFreeAsync(DevicePointer pointer, Stream) {
+  QUERN_CALL(cuMemFreeAsync);
+  QUERN_NEEDS_CONTEXT;
+  return fake().give(pointer);
+}
+Result cuMemPoolCreate(MemoryPool *pool, const MemoryPoolProperties *properties) {
+  QUERN_CALL(cuMemPoolCreate);
+  QUERN_UNSAFE_IN_CAPTURE;
+  if (properties->allocType != 1 || properties->locationType != 1 || properties->locationId >= fake().devices)
+    return errorInvalidValue;
+  fake().livePools.push_back(new FakePool{properties->locationId});
+  return *pool = fake().livePools.back(), success;
+}
+Result cuMemPoolDestroy(MemoryPool pool) {
+  QUERN_CALL(cuMemPoolDestroy);
+  if (!std::erase(fake().livePools, static_cast<FakePool *>(pool))) fake().misuse = true;
+  return success;
+}
+Result cuMemPoolSetAttribute(MemoryPool pool, MemoryPoolAttribute attribute, void *value) {
+  QUERN_CALL(cuMemPoolSetAttribute);
+  if (attribute != MemoryPoolAttribute::ReleaseThreshold) return errorInvalidValue;
+  return static_cast<FakePool *>(pool)->releaseThreshold = *static_cast<uint64_t *>(value), success;
+}
+
+Result cuMemcpyHtoDAsync_v2(DevicePointer to, const void *from, size_t bytes, Stream stream) {
+  QUERN_CALL(cuMemcpyHtoDAsync);
+  QUERN_NEEDS_CONTEXT;
+  if (fake().capturing(stream)) QUERN_UNSAFE_IN_CAPTURE;
+  if (!fake().owns(to, bytes)) return errorInvalidValue;
+  return std::memcpy(reinterpret_cast<void *>(to), from, bytes), success;
+}
+Result cuMemcpyDtoHAsync_v2(void *to, DevicePointer from, size_t bytes, Stream stream) {
+  QUERN_CALL(cuMemcpyDtoHAsync);
+  QUERN_NEEDS_CONTEXT;
+  if (fake().capturing(stream)) QUERN_UNSAFE_IN_CAPTURE;
+  if (!fake().owns(from, bytes)) return errorInvalidValue;
+  return std::memcpy(to, reinterpret_cast<const void *>(from), bytes), success;
+}
+Result cuStreamSynchronize(Stream stream) {
+  QUERN_CALL(cuStreamSynchronize);
+  QUERN_NEEDS_CONTEXT;
+  if (fake().capturing(stream))
+    return fake().captures[stream] = CaptureStatus::Invalidated, errorStreamCaptureUnsupported;
+  return success;
+}
+Result cuStreamIsCapturing(Stream stream, CaptureStatus *status) {
+  QUERN_CALL(cuStreamIsCapturing);
+  auto found = fake().captures.find(stream);
+  if (found == fake().captures.end() && !stream && !fake().captures.empty())
+    return errorStreamCaptureImplicit;
+  return *status = found == fake().captures.end() ? CaptureStatus::None : found->second, success;
+}
+
+Result cuTensorMapEncodeTiled(TensorMap *map, TensorType type, uint32_t rank, void *base,
+                              const uint64_t *dims, const uint64_t *byteStrides, const uint32_t *box,
+                              const uint32_t *elementStrides, TensorInterleave interleave,
+                              TensorSwizzle swizzle, TensorPromotion promotion, TensorFill fill) {
+  QUERN_CALL(cuTensorMapEncodeTiled);
+  if (reinterpret_cast<uintptr_t>(map) % 64 || reinterpret_cast<uintptr_t>(base) % 16)
+    return errorInvalidValue;
+  for (uint32_t i = 0; i < rank; ++i)
+    if (!dims[i] || dims[i] > 1ull << 32 || !box[i] || box[i] > 256 || !elementStrides[i] ||
+        (i + 1 < rank && (byteStrides[i] % 16 || byteStrides[i] >= 1ull << 40)))
+      return errorInvalidValue;
+  fake().tensorMaps.push_back({type,
+                               rank,
+                               base,
+                               {dims, dims + rank},
+                               {byteStrides, byteStrides + rank - 1},
+                               {box, box + rank},
+                               {elementStrides, elementStrides + rank},
+                               interleave,
+                               swizzle,
+                               promotion});
+  std::memset(map, 0x5a, sizeof *map);
+  return success;
+}
+
+} // extern "C"

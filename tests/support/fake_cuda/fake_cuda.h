@@ -1,0 +1,94 @@
+// A CUDA driver without a device, for tests: a shared library with libcuda's entry points that keeps
+// contexts, modules, memory (host memory) and captures as the CUDA documentation describes them, writes down
+// every call, runs no kernel, and fails when it is told to. Opened through QUERN_CUDA_LIBRARY; `fakeCuda()`
+// is its control.
+#pragma once
+#include "runtime/driver/CudaApi.h"
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace quern::test {
+
+namespace cuda = ::quern::driver::cuda;
+
+struct FakeModule {
+  int device = 0;
+  bool fromPtx = false;
+  std::string bytes;
+};
+
+struct FakeFunction {
+  FakeModule *module = nullptr;
+  std::string name;
+  int dynamicSmem = 0;
+  bool nonPortableCluster = false;
+};
+
+struct FakeLaunch {
+  FakeFunction *function = nullptr;
+  cuda::LaunchConfig config;
+  unsigned cluster = 1;
+  bool dependent = false;
+  void **parameters = nullptr;
+};
+
+struct FakePool {
+  int device = 0;
+  uint64_t releaseThreshold = 0;
+};
+
+struct FakeTensorMap {
+  cuda::TensorType type{};
+  uint32_t rank = 0;
+  void *base = nullptr;
+  std::vector<uint64_t> dims, byteStrides;
+  std::vector<uint32_t> box, elementStrides;
+  cuda::TensorInterleave interleave{};
+  cuda::TensorSwizzle swizzle{};
+  cuda::TensorPromotion promotion{};
+};
+
+struct FakeCuda {
+  std::recursive_mutex mutex;
+
+  // What the machine is like.
+  int version = 13000, devices = 1, major = 9, minor = 0;
+  bool pools = true, clusters = true, errorTexts = true;
+  int smemPerBlock = 232448, staticSmem = 0;
+  uint64_t memory = 1 << 30; // bytes per process; more is out of memory
+  cuda::Result initResult = cuda::success;
+  cuda::Result cubinResult = cuda::success; // of loading any cubin
+  std::string ptxLog;                       // not empty: PTX is refused with this log
+
+  // Failing: the `failAt`-th call after reset() (from 1; error texts do not count) gives `failWith`.
+  int failAt = 0;
+  bool failForever = false;
+  cuda::Result failWith = cuda::errorOutOfMemory;
+
+  // What happened.
+  std::vector<std::string> calls;
+  std::vector<FakeLaunch> launches;
+  std::vector<FakeTensorMap> tensorMaps;
+  std::map<cuda::DevicePointer, size_t> live; // memory
+  std::vector<FakePool *> livePools;
+  std::map<cuda::Stream, cuda::CaptureStatus> captures; // of streams in a capture of global mode
+  int liveModules = 0, retained[4] = {};
+  bool misuse = false; // a pointer freed twice, a pop without a push, a launch without a function, ...
+
+  virtual ~FakeCuda() = default;
+  virtual void reset() = 0;
+  /// The context that cuCtxGetCurrent gives for a device; contexts of this thread, innermost last.
+  virtual cuda::Context contextOf(int device) = 0;
+  virtual std::vector<cuda::Context> &contextStack() = 0;
+  bool captureSurvives() const {
+    for (auto &[stream, status] : captures)
+      if (status != cuda::CaptureStatus::Active) return false;
+    return true;
+  }
+};
+
+} // namespace quern::test
+
+extern "C" quern::test::FakeCuda *fakeCuda();
