@@ -10,6 +10,7 @@ constexpr int success = 0, checkFailed = 1, failure = 2;
 void addRun(CLI::App &app, int &exitCode);
 void addRunBatch(CLI::App &app, int &exitCode);
 void addCompile(CLI::App &app, int &exitCode);
+void addExplain(CLI::App &app, int &exitCode);
 void addCheck(CLI::App &app, int &exitCode);
 void addList(CLI::App &app, int &exitCode);
 

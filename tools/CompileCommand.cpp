@@ -1,7 +1,7 @@
 // `quern compile`: prints a stage of compilation, from .qn text or from the text of an earlier stage.
 #include "compiler/syntax/Syntax.h"
 #include "runtime/jit/Jit.h"
-#include "runtime/launch/Request.h"
+#include "tools/CallRequest.h"
 #include "tools/Commands.h"
 #include "tools/Load.h"
 #include "tools/Options.h"
@@ -13,53 +13,17 @@ namespace quern::tools {
 namespace {
 struct CompileOptions {
   CallOptions call;
-  std::string emit = "quern", inputStage, source, schedule, outputFile;
+  std::string arch = "cpu", emit = "quern", inputStage, source, schedule, outputFile;
 };
-
-/// The request of a call with contiguous tensors of these options, made without any data.
-Expected<jit::Request> requestFor(const syntax::Program &program, const syntax::Kernel &kernel,
-                                  const CompileOptions &options) {
-  auto call = options.call.resolve();
-  if (!call) return call.takeError();
-  auto chosen = oracle::chooseDims(kernel, call->dims, call->routing);
-  if (!chosen) return chosen.takeError();
-  auto dtype = [&](const syntax::Param &p) {
-    return p.elem.kind == syntax::ElemType::Literal ? p.elem.literal : call->act;
-  };
-  std::vector<Arg> args;
-  for (const syntax::Param &p : kernel.params) {
-    if (p.kind == syntax::Param::Packed) {
-      PackedView view;
-      view.codec = program.findCodec(p.codec);
-      view.dtype = call->quant, view.layout = call->layout;
-      view.shape.block = call->block ? call->block : view.codec->block;
-      args.push_back(view);
-    } else if (p.kind == syntax::Param::Routing) {
-      args.push_back(RoutingView{});
-    } else if (p.kind == syntax::Param::Scalar) {
-      args.push_back(0.0);
-    } else {
-      args.push_back(TensorView{nullptr, dtype(p), {}, {}});
-    }
-  }
-  Binding binding{chosen->dims, call->act, {}};
-  binding.dims.erase("top_k");
-  for (const syntax::Param &p : kernel.outputs) binding.outputs.push_back({p.name, dtype(p), {}});
-  jit::Request request = makeRequest(program, kernel, binding, args);
-  request.schedule = options.schedule;
-  std::vector<std::string> compiledIn;
-  for (const std::string &name : chosen->chosen)
-    if (request.dims.count(name)) compiledIn.push_back(fmt::format("{}={}", name, request.dims[name]));
-  if (!compiledIn.empty()) fmt::print(stderr, "chosen here: {}\n", fmt::join(compiledIn, ", "));
-  return request;
-}
 
 /// What a call fixes, from a .qn file and the options.
 Expected<jit::Request> requestFor(const std::shared_ptr<const syntax::Program> &program,
                                   const CompileOptions &options) {
   auto kernel = pickKernel(*program, options.call.kernel);
   if (!kernel) return kernel.takeError();
-  return requestFor(*program, **kernel, options);
+  auto request = requestFor(*program, **kernel, options.call);
+  if (request) request->schedule = options.schedule;
+  return request;
 }
 
 Expected<std::string> readBack(SourceText source, const CompileOptions &options) {
@@ -81,7 +45,7 @@ Expected<std::string> readBack(SourceText source, const CompileOptions &options)
                        "with its .qn file",
                        options.call.file);
   }
-  emit.request.schedule = options.schedule;
+  emit.request.schedule = options.schedule, emit.request.target = options.arch;
   return jit::emitThroughLibrary(emit);
 }
 
@@ -105,6 +69,8 @@ int compile(const CompileOptions &options) {
   auto text = produce(options);
   if (!text) return report(text.error());
   if (options.outputFile.empty()) {
+    if (options.emit == "cubin")
+      return report(Error::user("a cubin is not text, expected --output with a file for it", "--emit"));
     fmt::print("{}{}", *text, text->ends_with('\n') ? "" : "\n");
     return success;
   }
@@ -119,13 +85,20 @@ void addCompile(CLI::App &app, int &exitCode) {
   auto options = std::make_shared<CompileOptions>();
   CLI::App *command = app.add_subcommand("compile", "prints a stage of compilation");
   options->call.addFile(*command);
-  command->add_option("--emit", options->emit, "the stage to print")
-      ->check(CLI::IsMember({"ast", "quern", "scheduled", "instr", "llvm", "asm"}))
+  command
+      ->add_option("--arch", options->arch,
+                   "the target: cpu, sm_90a (Hopper), sim (its program on the simulator)")
+      ->check(CLI::IsMember({"cpu", "sm_90a", "sim"}))
+      ->capture_default_str();
+  command
+      ->add_option("--emit", options->emit,
+                   "the stage to print; tile, ptx and cubin are sm_90a's, asm is cpu's")
+      ->check(CLI::IsMember({"ast", "quern", "scheduled", "tile", "instr", "llvm", "asm", "ptx", "cubin"}))
       ->capture_default_str();
   command
       ->add_option("--input-stage", options->inputStage,
                    "FILE is the text of this stage, as --emit printed it")
-      ->check(CLI::IsMember({"ast", "quern", "scheduled", "instr", "llvm"}));
+      ->check(CLI::IsMember({"ast", "quern", "scheduled", "tile", "instr", "llvm", "ptx"}));
   command->add_option("--source", options->source,
                       "with --input-stage quern: the .qn file that FILE came from, for the types of a call");
   options->call.addShape(*command);

@@ -17,6 +17,7 @@ int main(int argc, char **argv) {
   int exitCode = success;
   addRun(app, exitCode);
   addCompile(app, exitCode);
+  addExplain(app, exitCode);
   addCheck(app, exitCode);
   addList(app, exitCode);
   addRunBatch(app, exitCode);

@@ -45,7 +45,11 @@ LAYERS = [
     ),
     Layer("python_bindings", ("compiler/support", "compiler/syntax", "runtime", "python_bindings"), python=True),
     Layer("tools/quern-opt.cpp", ("compiler", "codegen", "tools"), llvm=True),
-    Layer("tools", ("compiler/support", "compiler/syntax", "runtime", "tools")),
+    # Schedules, the cost model and SASS are plain C++: `quern explain` shows them without LLVM.
+    Layer(
+        "tools",
+        ("compiler/support", "compiler/syntax", "runtime", "tools", "codegen/gpu/Schedule.h", "codegen/gpu/CostModel.h", "codegen/nvidia/Sass.h"),
+    ),
     Layer("kernels", ("kernels",)),
 ]
 TOP = ("tests/", "benchmarks/")  # may include anything
