@@ -21,8 +21,10 @@ Expected<jit::Request> requestFor(const std::shared_ptr<const syntax::Program> &
                                   const CompileOptions &options) {
   auto kernel = pickKernel(*program, options.call.kernel);
   if (!kernel) return kernel.takeError();
-  auto request = requestFor(*program, **kernel, options.call);
-  if (request) request->schedule = options.schedule;
+  CallOptions call = options.call;
+  if (options.arch != "cpu") call.layout = "gpu"; // the only one that GPU kernels read
+  auto request = requestFor(*program, **kernel, call);
+  if (request) request->schedule = options.schedule, request->target = options.arch;
   return request;
 }
 
