@@ -8,8 +8,9 @@ usage() {
   cat <<'TEXT'
 usage: bash scripts/setup.sh [--static] [--no-python]
 
-Installs Debian packages (scripts/apt-packages.txt) and Python packages (scripts/requirements.txt, into .venv), builds
-build/bin/quern and links the quern package into .venv. Run it again at any time: it does only what is missing.
+Installs Debian packages (scripts/apt-packages.txt) and Python packages (scripts/requirements.txt, into .venv: PyTorch,
+ptxas, NVRTC, ...), builds build/bin/quern and links the quern package into .venv. Run it again at any time: it does only
+what is missing.
 
   --static      link LLVM and MLIR statically, into build-static/: for what travels to another machine
   --no-python   only the compiler and the command line tool: no .venv, no Python module
