@@ -13,7 +13,7 @@ struct Grid {
 
 TEST(SimLaunch, RunsEveryThreadOfEveryBlock) {
   Grid data{};
-  Run<Grid> run(
+  KernelRun<Grid> run(
       data,
       [](Grid &d) {
         const uint32_t i = qsim_ctaid_x() * qsim_ntid_x() + qsim_tid_x();
@@ -43,7 +43,7 @@ struct Addresses {
 
 TEST(SimLaunch, SharedAddressesAreTheLowHalfOfHostPointers) {
   Addresses data{};
-  Run<Addresses> run(data, [](Addresses &d) {
+  KernelRun<Addresses> run(data, [](Addresses &d) {
     if (qsim_tid_x() == 0) storeGlobal(&d.base, reinterpret_cast<uint64_t>(qsim_smem_base()));
     if (qsim_tid_x() == 127) storeGlobal(&d.second, reinterpret_cast<uint64_t>(qsim_smem_base()));
   });
@@ -73,9 +73,9 @@ TEST(SimLaunch, EveryPrimitiveHasASymbol) {
 
 TEST(SimLaunch, IllegalLaunchesSayWhy) {
   int data = 0;
-  Run<int> run(data, [](int &) {});
+  KernelRun<int> run(data, [](int &) {});
   auto reason = [&](auto change) {
-    Run<int> copy = run;
+    KernelRun<int> copy = run;
     change(copy.launch);
     return copy().str();
   };
@@ -93,7 +93,7 @@ TEST(SimLaunch, IllegalLaunchesSayWhy) {
 
 TEST(SimLaunch, SameSeedSameRun) {
   uint32_t data = 0;
-  Run<uint32_t> run(data, [](uint32_t &d) {
+  KernelRun<uint32_t> run(data, [](uint32_t &d) {
     qsim_global(&d, 4, 1);
     d = d * 31 + qsim_tid_x(); // depends on the order of the threads
     qsim_syncthreads();
@@ -105,7 +105,7 @@ TEST(SimLaunch, SameSeedSameRun) {
 
 TEST(SimLaunch, EndlessLoopsEnd) {
   int data = 0;
-  Run<int> run(
+  KernelRun<int> run(
       data,
       [](int &d) {
         for (;;) loadGlobal(&d);

@@ -22,13 +22,13 @@ template <class T> void storeGlobal(T *p, T value) { qsim_global(p, sizeof(T), 1
 
 /// A launch of `kernel(data)`, where `data` is what the kernel reads and writes; all of it is one buffer
 /// "data".
-template <class Data> struct Run {
+template <class Data> struct KernelRun {
   Launch launch;
   Options options;
   Data *data;
   void *params[1];
 
-  Run(Data &d, void (*kernel)(Data &), unsigned block = 128, uint64_t smemBytes = 4096) : data(&d) {
+  KernelRun(Data &d, void (*kernel)(Data &), unsigned block = 128, uint64_t smemBytes = 4096) : data(&d) {
     launch.block = block;
     launch.smemBytes = smemBytes;
     launch.buffers = {{"data", &d, sizeof d, true}};
@@ -45,7 +45,7 @@ template <class Data> struct Run {
 };
 
 /// Passes with every scheduler and copy mode, several seeds each; `reset` prepares the data of each run.
-template <class Data, class Check> void expectClean(Run<Data> run, Check check) {
+template <class Data, class Check> void expectClean(KernelRun<Data> run, Check check) {
   for (Scheduler scheduler : {Scheduler::Fifo, Scheduler::Random, Scheduler::Pct})
     for (CopyMode copies : {CopyMode::Eager, CopyMode::Lazy, CopyMode::Random})
       for (uint64_t seed = 1; seed <= 4; ++seed) {
@@ -63,7 +63,7 @@ template <class Data, class Check> void expectClean(Run<Data> run, Check check) 
 }
 
 /// Every seed of every scheduler reports the hazard: the detector does not need a lucky schedule.
-template <class Data, class Matcher> void expectIssue(Run<Data> run, Matcher text) {
+template <class Data, class Matcher> void expectIssue(KernelRun<Data> run, Matcher text) {
   for (Scheduler scheduler : {Scheduler::Fifo, Scheduler::Random, Scheduler::Pct})
     for (uint64_t seed = 1; seed <= 4; ++seed) {
       run.options.scheduler = scheduler;
