@@ -136,7 +136,7 @@ pack() {
 # The archive as another machine sees it: in another folder, without this build's paths, each library from inside or from the system.
 verify() {
   local away file name path needed
-  away=$(mktemp -d) && trap 'rm -rf "$away"' RETURN
+  away=$(mktemp -d) && trap 'rm -rf "$away"' EXIT
   tar -C "$away" -xzf "$out"
   (cd "$away/quern-bundle" && sha256sum --quiet -c SHA256SUMS)
   while read -r file; do
@@ -163,7 +163,7 @@ verify() {
 # The import under the GPU machine's Python, from an unpacked copy. Its own words end up in the step's line.
 verifyImport() {
   local away
-  away=$(mktemp -d) && trap 'rm -rf "$away"' RETURN
+  away=$(mktemp -d) && trap 'rm -rf "$away"' EXIT
   tar -C "$away" -xzf "$out"
   (cd / && PYTHONPATH="$away/quern-bundle/python" "$1" "$away/quern-bundle/scripts/gpu_report.py" --check-import "$away")
 }
