@@ -238,8 +238,9 @@ Expected<cuda::MemoryPool> makePool(const Driver &driver, const DeviceFacts &fac
   RelaxedCapture relaxed(driver);
   cuda::MemoryPoolProperties properties;
   properties.locationId = device;
-  if (auto result = driver.api.memPoolCreate(&pool, &properties))
-    return driver.error("cuMemPoolCreate", result, facts.place);
+  auto created = driver.api.memPoolCreate(&pool, &properties);
+  if (created == cuda::errorNotSupported) return cuda::MemoryPool(); // some virtual GPUs say they have pools
+  if (created) return driver.error("cuMemPoolCreate", created, facts.place);
   uint64_t keeps = poolKeeps;
   if (auto result =
           driver.api.memPoolSetAttribute(pool, cuda::MemoryPoolAttribute::ReleaseThreshold, &keeps)) {

@@ -88,6 +88,11 @@ Error Driver::error(std::string_view call, cuda::Result result, std::string plac
   Error error = Error::system(fmt::format("{} failed: {}", call, describe(result)), std::move(place));
   if (isAsynchronous(result))
     error.detail = "this may stem from an earlier launch; the process cannot use this device any more";
+  if (result == cuda::errorUnsupportedPtxVersion)
+    error.detail = fmt::format(
+        "this driver is for CUDA {}, and the PTX is newer: update the driver, or install ptxas with "
+        "pip install 'nvidia-cuda-nvcc==13.0.*'",
+        versionText(version));
   if (result == cuda::errorStreamCaptureUnsupported || result == cuda::errorStreamCaptureInvalidated ||
       result == cuda::errorStreamCaptureImplicit)
     error.detail = "a CUDA graph is being captured: run the same call once before the capture";

@@ -58,7 +58,8 @@ void addTools(std::vector<ProbeItem> &items, const char *what, const std::vector
       item.version = *version;
     else
       item.problem = version.error().message;
-    item.used = version && !std::exchange(used, used || bool(version));
+    item.used = version && !used;
+    used = used || item.used;
     items.push_back(item);
   }
   if (found.empty()) items.push_back({what, "", "", "", none, false});

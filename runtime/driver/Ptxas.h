@@ -51,7 +51,7 @@ struct AssembleOptions {
   double timeoutSeconds = 120;
 };
 
-/// Assembles one PTX module, text ending in a newline, for `arch` ("sm_90a"). The first ptxas is used; one
+/// Assembles one PTX module for `arch` ("sm_90a"). The first ptxas is used; one
 /// that is too old for the PTX version or the architecture gives way to the next. Errors: system (no ptxas,
 /// it does not start, time limit, killed), internal (it refuses the PTX, exit 0 without a cubin); the detail
 /// has its lines with the PTX around each.

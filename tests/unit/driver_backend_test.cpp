@@ -118,8 +118,9 @@ TEST_F(CudaBackend, LaunchesThatTheDriverIsNotAskedFor) {
   EXPECT_TRUE(gpu->launch(*kernel, {.grid = 0}, nullptr, {}, stream)) << "no rows";
   Status cluster = gpu->launch(*kernel, {.grid = 3, .cluster = 2}, nullptr, {}, stream);
   ASSERT_FALSE(cluster);
-  EXPECT_EQ(cluster.error().str().substr(0, 84),
-            "kernel 'gate_up' on cuda:0: internal error: a grid of 3 is not whole clusters of 2\nP");
+  EXPECT_THAT(cluster.error().str(),
+              testing::StartsWith("kernel 'gate_up' on cuda:0: internal error: a grid of 3 is "
+                                  "not whole clusters of 2\n"));
   Status smem = gpu->launch(*kernel, {.smemBytes = 200001}, nullptr, {}, stream);
   ASSERT_FALSE(smem);
   EXPECT_EQ(smem.error().message,
@@ -154,6 +155,12 @@ TEST_F(CudaBackend, ErrorsHaveNameTextAndPlace) {
             "cuda:0: cuStreamSynchronize failed: CUDA_ERROR_ILLEGAL_ADDRESS (an illegal memory "
             "access was encountered)\n"
             "this may stem from an earlier launch; the process cannot use this device any more");
+  EXPECT_EQ(driver->error("cuModuleLoadDataEx", cuda::errorUnsupportedPtxVersion, "cuda:0").str(),
+            "cuda:0: cuModuleLoadDataEx failed: CUDA error 222\nthis driver is for CUDA 13.0, and the PTX is "
+            "newer: update "
+            "the driver, or install ptxas with pip install 'nvidia-cuda-nvcc==13.0.*'");
+  EXPECT_THAT(driver->error("cuLaunchKernelEx", cuda::errorStreamCaptureUnsupported, "").detail,
+              HasSubstr("run the same call once before the capture"));
   fake.errorTexts = false;
   EXPECT_EQ(driver->describe(12345), "CUDA error 12345");
 }
@@ -214,6 +221,32 @@ TEST_F(CudaBackend, WithoutMemoryPools) {
   ASSERT_TRUE(other) << other.error().str(); // beside another stream's capture
   gpu->release(*other, stream);
   EXPECT_TRUE(fake.captureSurvives());
+}
+
+TEST_F(CudaBackend, AFailedStartLeavesNothing) {
+  for (const char *call : {"cuMemPoolCreate", "cuMemPoolSetAttribute"}) {
+    fake.reset();
+    ASSERT_TRUE(backend());
+    auto made = makeCudaBackend(*driver, 0); // to see which of its calls this is
+    ASSERT_TRUE(made);
+    auto at = std::ranges::find(fake.calls, call);
+    ASSERT_NE(at, fake.calls.end());
+    fake.failAt = static_cast<int>(at - fake.calls.begin()) + 1;
+    fake.calls.clear();
+    int retained = fake.retained[0];
+    size_t pools = fake.livePools.size();
+    auto failed = makeCudaBackend(*driver, 0);
+    ASSERT_FALSE(failed) << call;
+    EXPECT_THAT(failed.error().message,
+                testing::StartsWith(std::string(call) + " failed: CUDA_ERROR_OUT_OF_MEMORY"));
+    EXPECT_EQ(fake.retained[0], retained) << call;
+    EXPECT_EQ(fake.livePools.size(), pools) << call;
+
+    fake.calls.clear();
+    fake.failWith = cuda::errorNotSupported;
+    auto without = makeCudaBackend(*driver, 0);
+    EXPECT_EQ(bool(without), std::string_view(call) == "cuMemPoolCreate") << "goes on without a pool";
+  }
 }
 
 TEST_F(CudaBackend, CaptureOfAGraph) {
