@@ -16,7 +16,8 @@ inline constexpr const char *triple = "nvptx64-nvidia-cuda", *arch = "sm_90a", *
 /// fused is written as llvm.fma, so that a GPU and the simulator round alike.
 Expected<std::unique_ptr<llvm::TargetMachine>> createTarget();
 
-/// Sets triple and layout, to be called on a module that is built by hand before it is filled.
+/// Sets triple and layout. To be called before a module is filled (translated, built by hand): the layout
+/// gives accesses their default alignment, and an i64 without it is loaded in two halves.
 void setTarget(llvm::Module &module, const llvm::TargetMachine &target);
 
 /// Gives the primitives their attributes (setPrimitiveAttributes), then runs the O3 pipeline. An unknown `q.`

@@ -59,27 +59,19 @@ class Checks {
 public:
   Checks(Function &kernel, const Runtime &runtime) : kernel(kernel), runtime(runtime) {}
 
-  Status plain(Instruction &at, Value *address, Value *bytes, bool store) {
+  /// An access that is less aligned than its size asks for is made in pieces on a GPU, and checked in pieces.
+  Status plain(Instruction &at, Value *address, uint64_t bytes, Align align, bool store) {
     Space space = spaceOf(address);
     if (space == Space::Refused) return refuse(at);
     if (space == Space::Private) return {};
+    if (!bytes) return {};
+    uint64_t piece = align.value() < (bytes & -bytes) ? align.value() : bytes;
+    if (bytes / piece > 256) return refuse(at);
     IRBuilder<> b(&at);
-    Value *operands[] = {generic(b, address), bytes, b.getInt32(store)};
-    if (space != Space::Unknown) {
-      runtime.call(b, space == Space::Shared ? "qsim_shared" : "qsim_global", runtime.voidType, operands);
-      return {};
-    }
-    auto *type = FunctionType::get(runtime.voidType, {runtime.pointer, runtime.i32, runtime.i32}, false);
-    Module &module = *kernel.getParent();
-    Value *function =
-        b.CreateSelect(inWindow(b, operands[0]), module.getOrInsertFunction("qsim_shared", type).getCallee(),
-                       module.getOrInsertFunction("qsim_global", type).getCallee());
-    b.CreateCall(type, function, operands);
+    Value *pointer = generic(b, address);
+    for (uint64_t offset = 0; offset < bytes; offset += piece)
+      check(b, space, offset ? b.CreateConstGEP1_64(b.getInt8Ty(), pointer, offset) : pointer, piece, store);
     return {};
-  }
-
-  Status plain(Instruction &at, Value *address, Type *type, bool store) {
-    return plain(at, address, b32(at.getDataLayout().getTypeStoreSize(type)), store);
   }
 
   Status atomic(Instruction &at, Value *address, Type *type) {
@@ -106,7 +98,26 @@ public:
                    {vector ? b.CreateExtractElement(value, i) : value});
   }
 
+  Status refuse(const Instruction &at) {
+    return quern::Error::internal("the simulator cannot tell what memory this touches: " + text(at),
+                                  kernel.getName().str());
+  }
+
 private:
+  void check(IRBuilder<> &b, Space space, Value *pointer, uint64_t bytes, bool store) {
+    Value *operands[] = {pointer, b32(bytes), b32(store)};
+    if (space != Space::Unknown) {
+      runtime.call(b, space == Space::Shared ? "qsim_shared" : "qsim_global", runtime.voidType, operands);
+      return;
+    }
+    auto *type = FunctionType::get(runtime.voidType, {runtime.pointer, runtime.i32, runtime.i32}, false);
+    Module &module = *kernel.getParent();
+    Value *function =
+        b.CreateSelect(inWindow(b, pointer), module.getOrInsertFunction("qsim_shared", type).getCallee(),
+                       module.getOrInsertFunction("qsim_global", type).getCallee());
+    b.CreateCall(type, function, operands);
+  }
+
   Value *b32(uint64_t value) { return ConstantInt::get(runtime.i32, value); }
   Value *generic(IRBuilder<> &b, Value *address) { return b.CreateAddrSpaceCast(address, runtime.pointer); }
 
@@ -115,34 +126,36 @@ private:
     auto high = [&](Value *p) { return b.CreateLShr(b.CreatePtrToInt(p, b.getInt64Ty()), 32); };
     return b.CreateICmpEQ(high(pointer), high(runtime.sharedBase(b)));
   }
-
-  Status refuse(const Instruction &at) {
-    return quern::Error::internal("the simulator cannot tell what memory this touches: " + text(at),
-                                  kernel.getName().str());
-  }
 };
 
-Status checkInstruction(Checks &checks, const Runtime &runtime, Instruction &i) {
-  if (auto *load = dyn_cast<LoadInst>(&i))
-    return load->isAtomic() ? checks.atomic(i, load->getPointerOperand(), load->getType())
-                            : checks.plain(i, load->getPointerOperand(), load->getType(), false);
+Status checkInstruction(Checks &checks, Instruction &i) {
+  auto bytesOf = [&](Type *type) { return i.getDataLayout().getTypeStoreSize(type).getFixedValue(); };
+  if (auto *load = dyn_cast<LoadInst>(&i)) {
+    Value *address = load->getPointerOperand();
+    return load->isAtomic() ? checks.atomic(i, address, load->getType())
+                            : checks.plain(i, address, bytesOf(load->getType()), load->getAlign(), false);
+  }
   if (auto *store = dyn_cast<StoreInst>(&i)) {
     Value *value = store->getValueOperand(), *address = store->getPointerOperand();
     if (store->isAtomic()) return checks.atomic(i, address, value->getType());
-    if (Status status = checks.plain(i, address, value->getType(), true); !status) return status;
-    checks.floats(i, address, value);
-    return {};
+    Status status = checks.plain(i, address, bytesOf(value->getType()), store->getAlign(), true);
+    if (status) checks.floats(i, address, value);
+    return status;
   }
   if (auto *update = dyn_cast<AtomicRMWInst>(&i))
     return checks.atomic(i, update->getPointerOperand(), update->getType());
   if (auto *exchange = dyn_cast<AtomicCmpXchgInst>(&i))
     return checks.atomic(i, exchange->getPointerOperand(), exchange->getNewValOperand()->getType());
   if (auto *memory = dyn_cast<MemIntrinsic>(&i)) {
-    IRBuilder<> b(&i);
-    Value *bytes = b.CreateZExtOrTrunc(memory->getLength(), runtime.i32);
+    auto *bytes = dyn_cast<ConstantInt>(memory->getLength());
+    if (!bytes) return checks.refuse(i);
+    uint64_t length = bytes->getZExtValue();
     if (auto *copy = dyn_cast<MemTransferInst>(memory))
-      if (Status status = checks.plain(i, copy->getRawSource(), bytes, false); !status) return status;
-    return checks.plain(i, memory->getRawDest(), bytes, true);
+      if (Status status =
+              checks.plain(i, copy->getRawSource(), length, copy->getSourceAlign().valueOrOne(), false);
+          !status)
+        return status;
+    return checks.plain(i, memory->getRawDest(), length, memory->getDestAlign().valueOrOne(), true);
   }
   return {};
 }
@@ -156,7 +169,7 @@ Status checkMemory(Function &kernel, const Runtime &runtime) {
       if (i.mayReadOrWriteMemory()) touching.push_back(&i);
   Checks checks(kernel, runtime);
   for (Instruction *i : touching) {
-    if (Status status = checkInstruction(checks, runtime, *i); !status) return status;
+    if (Status status = checkInstruction(checks, *i); !status) return status;
     // What the GPU's optimiser knew (invariant loads, aliasing) must not move an access before its check.
     if (!isa<CallBase>(i)) i->dropUnknownNonDebugMetadata();
   }

@@ -53,11 +53,11 @@ TEST(SimMemory, EachAccessHasItsCheck) {
       {"%v = cmpxchg ptr addrspace(1) %g, i64 1, i64 2 monotonic monotonic",
        "@qsim_atomic(ptr %1, i32 8, i32 1)"},
       {"%v = load atomic i32, ptr addrspace(1) %g acquire, align 4", "@qsim_atomic(ptr %1, i32 4, i32 1)"},
-      {"call void @llvm.memset.p3.i32(ptr addrspace(3) @counts, i8 0, i32 %n, i1 false)",
-       "@qsim_shared(ptr %3, i32 %n, i32 1)"},
-      {"call void @llvm.memcpy.p0.p0.i64(ptr %local, ptr %p, i64 16, i1 false)",
+      {"call void @llvm.memset.p3.i32(ptr addrspace(3) align 4 @counts, i8 0, i32 12, i1 false)",
+       "@qsim_shared(ptr %3, i32 12, i32 1)"},
+      {"call void @llvm.memcpy.p0.p0.i64(ptr %local, ptr align 16 %p, i64 16, i1 false)",
        "@qsim_global(ptr %p, i32 16, i32 0)"},
-      {"call void @llvm.memcpy.p0.p0.i64(ptr %p, ptr %b, i64 16, i1 false)",
+      {"call void @llvm.memcpy.p0.p0.i64(ptr align 32 %p, ptr %b, i64 16, i1 false)",
        "@qsim_global(ptr %p, i32 16, i32 1)"},
   };
   for (const Case &c : cases) {
@@ -71,6 +71,24 @@ TEST(SimMemory, EachAccessHasItsCheck) {
     else
       EXPECT_TRUE(!body.empty() && checks.empty()) << c.instruction << "\n" << body;
   }
+}
+
+TEST(SimMemory, AnUnderalignedAccessIsCheckedInPieces) {
+  OneThread machine;
+  char data[64] = {}, bytes[16] = {};
+  void *g = data, *p = data;
+  int n = 0;
+  float f = 0;
+  machine.run(parseIr(around(R"(
+  store <4 x i16> zeroinitializer, ptr addrspace(3) @quern_smem, align 2
+  call void @llvm.memset.p3.i32(ptr addrspace(3) align 4 @quern_smem, i8 1, i32 8, i1 false)
+  %v = load <3 x i32>, ptr addrspace(1) %g, align 4
+)")),
+              "k", {&g, &p, bytes, &n, &f});
+  EXPECT_THAT(machine.calls,
+              ElementsAre("qsim_shared +0 2 store", "qsim_shared +2 2 store", "qsim_shared +4 2 store",
+                          "qsim_shared +6 2 store", "qsim_shared +0 4 store", "qsim_shared +4 4 store",
+                          "qsim_global outside 12 load"));
 }
 
 TEST(SimMemory, StoredFloatsAreSeen) {
@@ -206,6 +224,11 @@ TEST(SimMemory, WhatIsNotKnownIsRefusedByName) {
        "@k() {\n"
        "  call void @f(i32 1)\n  ret void\n}",
        "f: internal error: a device function that cannot be inlined (recursion, or its address taken)"},
+      {"declare void @llvm.memset.p1.i64(ptr addrspace(1), i8, i64, i1)\n"
+       "define ptx_kernel void @k(ptr addrspace(1) %p, i64 %n) {\n"
+       "  call void @llvm.memset.p1.i64(ptr addrspace(1) %p, i8 0, i64 %n, i1 false)\n  ret void\n}",
+       "k: internal error: the simulator cannot tell what memory this touches: call void "
+       "@llvm.memset.p1.i64(ptr addrspace(1) %p, i8 0, i64 %n, i1 false)"},
       {"declare void @f()", "late split: internal error: no function of the module is a kernel"},
   };
   for (const Refusal &refusal : refusals) {

@@ -175,7 +175,7 @@ define ptx_kernel void @k(ptr %map, i16 %mask) {
 TEST(SimSplit, Intrinsics) {
   OneThread machine;
   machine.thread = 5;
-  uint32_t out[8] = {};
+  alignas(32) uint32_t out[8] = {};
   void *to = out;
   machine.run(parseIr(R"(
 declare i32 @llvm.nvvm.read.ptx.sreg.tid.x()
@@ -211,7 +211,7 @@ define ptx_kernel void @k(ptr addrspace(1) %out) {
   %v5 = insertelement <8 x i32> %v4, i32 %b, i32 5
   %v6 = insertelement <8 x i32> %v5, i32 %az, i32 6
   %v7 = insertelement <8 x i32> %v6, i32 %eb, i32 7
-  store <8 x i32> %v7, ptr addrspace(1) %out, align 4
+  store <8 x i32> %v7, ptr addrspace(1) %out, align 32
   ret void
 })"),
               "k", {&to});

@@ -119,16 +119,19 @@ void OneThread::run(SimModuleText input, const std::string &kernel, std::vector<
 }
 
 SimModuleText parseIr(const std::string &text) {
+  auto target = nvptx::createTarget();
+  if (!target) std::abort();
+  // The layout counts while parsing: it gives accesses their default alignment.
+  std::string layout = fmt::format("target datalayout = \"{}\"\ntarget triple = \"{}\"\n",
+                                   (*target)->createDataLayout().getStringRepresentation(), nvptx::triple);
   SimModuleText made{std::make_unique<llvm::LLVMContext>(), nullptr};
   llvm::SMDiagnostic diagnostic;
-  made.module = llvm::parseAssemblyString(text, diagnostic, *made.context);
+  bool whole = text.find("target datalayout") != std::string::npos;
+  made.module = llvm::parseAssemblyString(whole ? text : layout + text, diagnostic, *made.context);
   if (!made.module) {
     diagnostic.print("the test's IR", llvm::errs());
     std::abort();
   }
-  auto target = nvptx::createTarget();
-  if (!target) std::abort();
-  nvptx::setTarget(*made.module, **target);
   return made;
 }
 

@@ -12,7 +12,7 @@ struct SimModuleText {
   std::unique_ptr<llvm::Module> module;
 };
 
-/// Parses LLVM IR; the triple is added. A text that does not parse ends the test program with its reason.
+/// Parses LLVM IR for the NVPTX target. A text that does not parse ends the test program with its reason.
 SimModuleText parseIr(const std::string &text);
 /// CUDA C++ -> LLVM IR, as kernels/CMakeLists.txt does it.
 SimModuleText compileCuda(const std::string &text);
