@@ -20,9 +20,9 @@ class Quern(Peer):
             import quern
         except ImportError as error:
             return f"the package quern cannot be imported: {error}"
-        if case.device.type != "cpu" and not hasattr(quern, "target_problem"):
+        if case.device.type != "cpu" and not hasattr(quern, "device_problem"):
             return "this build of quern runs on the CPU only"
-        return None if case.device.type == "cpu" else quern.target_problem(case.device)
+        return None if case.device.type == "cpu" else quern.device_problem(case.device)
 
     def packed(self, stack):
         """The stack as quern.Packed, made once: a re-tiled copy."""

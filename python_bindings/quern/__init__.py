@@ -5,12 +5,14 @@
     w = quern.pack(list_of_linear4bit)
     h = mod.gate_up(x, route, w, bias)
 
-Environment: QUERN_NUM_THREADS, QUERN_CPU_FEATURES (e.g. "-amx,-avx512f"). See python_bindings/README.md.
+On a CUDA device give CUDA tensors: codes to pack, ids to route, activations. Environment: QUERN_NUM_THREADS, QUERN_CPU_FEATURES
+(e.g. "-amx,-avx512f"), QUERN_GPU_SCHEDULE. See python_bindings/README.md.
 """
 
 import torch as _torch  # noqa: F401  first: its libgomp is the one that kernels use
 
 from . import checkpoint
+from ._device import device_problem
 from ._module import Kernel, Module, load
 from ._pack import RawWeights, pack, unpack
 from ._packed import Packed, dequantize
@@ -22,6 +24,6 @@ from .errors import ArgumentError, ArgumentTypeError, CompileError, Error, Inter
 __version__ = "0.1.0"
 __all__ = [
     "ArgumentError", "ArgumentTypeError", "Codec", "CompileError", "Error", "InternalError", "Kernel", "Module", "Packed",
-    "PackedInPlaceError", "RawWeights", "Routing", "RuntimeFailure", "Stats", "checkpoint", "dequantize", "load", "num_threads", "pack", "routing",
+    "PackedInPlaceError", "RawWeights", "Routing", "RuntimeFailure", "Stats", "checkpoint", "dequantize", "device_problem", "load", "num_threads", "pack", "routing",
     "set_num_threads", "stats", "thread_library", "unpack",
 ]  # fmt: skip

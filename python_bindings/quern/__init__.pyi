@@ -38,6 +38,7 @@ class Routing:
     tokens: int
     num_experts: int
     top_k: int
+    device: torch.device
     offsets: torch.Tensor
     row_token: torch.Tensor
     row_weight: torch.Tensor
@@ -53,6 +54,7 @@ class Packed:
     blocksize: int
     dtype: torch.dtype
     layout: Layout
+    device: torch.device
     inplace: bool
     @property
     def num_experts(self) -> int: ...
@@ -73,13 +75,19 @@ class Stats(NamedTuple):
 
 def load(source: str | os.PathLike[str]) -> Module: ...
 def routing(
-    ids: Any = None, weights: Any = None, *, num_experts: int | None = None, scores: Any = None, top_k: int | None = None
+    ids: Any = None,
+    weights: Any = None,
+    *,
+    num_experts: int | None = None,
+    scores: Any = None,
+    top_k: int | None = None,
+    target: Literal["cpu", "cuda", "sim"] | None = None,
 ) -> Routing: ...
 def pack(
     source: Any = None,
     *,
     inplace: bool = False,
-    layout: Layout = "cpu",
+    layout: Layout | None = None,
     codec: str | Codec | None = None,
     codes: torch.Tensor | Sequence[torch.Tensor] | None = None,
     absmax: torch.Tensor | Sequence[torch.Tensor] | None = None,
@@ -90,6 +98,7 @@ def pack(
 ) -> Packed: ...
 def unpack(packed: Packed) -> Any: ...
 def dequantize(packed: Packed, dtype: torch.dtype | None = None) -> torch.Tensor: ...
+def device_problem(device: str | torch.device) -> str | None: ...
 def stats() -> Stats: ...
 def num_threads() -> int: ...
 def set_num_threads(count: int) -> None: ...

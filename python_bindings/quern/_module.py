@@ -5,6 +5,7 @@ import os
 import torch
 
 from . import _quern
+from ._device import common_device, place_of
 from ._packed import Packed
 from ._routing import Routing
 from ._tensors import CODE_DTYPE, number, view
@@ -14,9 +15,14 @@ from .errors import ArgumentTypeError, CompileError, RuntimeFailure, argument_er
 class Kernel:
     """A kernel of a loaded module. Call it with its parameters, by position or by keyword.
 
-    Tensors: torch CPU tensors of any strides (others through DLPack); packed operands: quern.Packed; the routing: quern.Routing;
+    Tensors: torch tensors of any strides (others through DLPack); packed operands: quern.Packed; the routing: quern.Routing;
     scalars: numbers. Dimensions are solved from the arguments. Returns the output as a new tensor, or a tuple when there are several.
     Rows of outputs beyond the live rows of a routing are zero.
+
+    All arguments are on one device, and there the kernel runs: on the CPU, or on a CUDA device, where it is put on torch's current
+    stream and nothing waits for it. Two keywords belong to the call (unless the kernel has a parameter of that name):
+        target: "sim" runs CPU arguments on the GPU kernel's simulator instead (slow; packed operands in layout 'gpu').
+        schedule: a GPU schedule as one line, whole or partial; default QUERN_GPU_SCHEDULE, else what fits the shapes.
 
     Raises: ArgumentError or ArgumentTypeError naming the argument (nothing is computed then), RuntimeFailure, InternalError.
     """
@@ -52,31 +58,52 @@ class Kernel:
             raise argument_error(name, why, ArgumentTypeError)
         return values
 
+    def _option(self, kwargs, name, default):
+        """A keyword of the call itself, unless the kernel has a parameter of that name."""
+        return default if any(name == p[0] for p in self.params) else kwargs.pop(name, default)
+
     def __call__(self, *args, **kwargs):
-        keep, native = [], []
+        target, schedule = self._option(kwargs, "target", None), self._option(kwargs, "schedule", None)
+        keep, native, devices = [], [], []
         for value, (name, kind, text) in zip(self._ordered(args, kwargs), self.params):
             if kind == "packed":
                 if not isinstance(value, Packed):
                     raise argument_error(
                         name, f"found {type(value).__name__}, expected {text} as made by quern.pack", ArgumentTypeError
                     )
-                keep.append(value)
                 native.append(value._handle())
+                devices.append((name, value.device))
             elif kind == "routing":
                 if not isinstance(value, Routing):
                     raise argument_error(
                         name, f"found {type(value).__name__}, expected {text} as made by quern.routing", ArgumentTypeError
                     )
-                native.append(value._native)
+                native.append(value)
+                devices.append((name, value.device))
             elif kind == "scalar":
                 native.append(number(value, name))
+                continue
             else:
-                tensor, described = view(value, name)
-                keep.append(tensor)
+                value, described = view(value, name)
                 native.append(described)
+                devices.append((name, value.device))
+            keep.append(value)
+        device = common_device(devices)
+        place = place_of(device, target)
+        if place is not None:
+            for value, (name, kind, _) in zip(keep, (p for p in self.params if p[1] != "scalar")):
+                if kind == "packed" and value.layout != "gpu":
+                    raise argument_error(name, f"is in layout '{value.layout}', expected 'gpu' on this target: call its .to('gpu') first")
+        elif schedule is not None:
+            raise argument_error("schedule", "is for GPU targets; the CPU's is in QUERN_CPU_SCHEDULE")
+        native = [v._for(place) if isinstance(v, Routing) else v for v in native]
         call = self._module._native.bind(self._index, native)
-        results = [torch.empty(shape, dtype=CODE_DTYPE[code]) for code, shape in call.outputs]
-        call.run([r.data_ptr() for r in results])
+        results = [torch.empty(shape, dtype=CODE_DTYPE[code], device=device) for code, shape in call.outputs]
+        pointers = [r.data_ptr() for r in results]
+        if place is None:
+            call.run(pointers)
+        else:
+            place.native.run(call, place.stream, pointers, schedule or "")
         return results[0] if len(results) == 1 else tuple(results)
 
 

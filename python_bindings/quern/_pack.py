@@ -8,9 +8,10 @@ import torch
 
 from . import _quern
 from ._bnb import BLOCKSIZES, Part, check_table, read_part
+from ._device import common_device
 from ._hold import hold, release
 from ._nested import Nested
-from ._packed import LAYOUTS, Packed, layout_code
+from ._packed import LAYOUTS, Packed, layout_code, retile
 from ._tensors import DTYPE_CODE, dtype_code
 from .errors import ArgumentTypeError, argument_error
 
@@ -110,7 +111,7 @@ def _restored(packed, experts):
         packed.codec, True, n, k, packed.blocksize, DTYPE_CODE[packed.dtype], LAYOUTS[packed.layout],
         [t.data_ptr() for t in codes], [t.data_ptr() for t in scales], [t.data_ptr() for t in zeros], "packed",
     )  # fmt: skip
-    native.retile(LAYOUTS["bnb"])
+    retile(native, packed.device, "bnb")
     return codes, scales, zeros
 
 
@@ -245,7 +246,7 @@ def _pack_bnb(source, inplace, codec, layout):
         else:
             part.module = part.state = None
         part.codes = part.absmax = None
-    return packed.to(layout)
+    return packed.to(layout or "cpu")
 
 
 def _raw_tensor(value, name, dtype, count, experts, inplace):
@@ -255,8 +256,8 @@ def _raw_tensor(value, name, dtype, count, experts, inplace):
         label = f"{name}[{i}]" if isinstance(value, (list, tuple)) else name
         if not isinstance(item, torch.Tensor):
             raise argument_error(label, f"found {type(item).__name__}, expected a tensor", ArgumentTypeError)
-        if item.device.type != "cpu":
-            raise argument_error(label, f"is on '{item.device}', expected 'cpu'")
+        if item.device.type not in ("cpu", "cuda"):
+            raise argument_error(label, f"is on '{item.device}', expected 'cpu' or 'cuda'")
         if item.dtype is getattr(torch, "float8_e8m0fnu", None) and dtype is torch.uint8:
             items[i] = item = item.view(torch.uint8)
         if item.dtype is not dtype:
@@ -298,12 +299,14 @@ def _pack_raw(codes, absmax, shape, blocksize, codec, dtype, zeros, inplace, lay
     for piece in flat_zeros:
         if int(piece.max()) > 15:
             raise argument_error("zeros", f"holds {int(piece.max())}, expected 0..15")
+    common_device([(name, t.device) for name, group in (("codes", flat_codes), ("absmax", flat_scales), ("zeros", flat_zeros)) for t in group])
+    layout = layout or ("gpu" if flat_codes[0].is_cuda else "cpu")
     origin = _RawOrigin((codes, absmax, zeros))
     return Packed(codec, shape, blocksize, dtype, flat_codes, flat_scales, flat_zeros, origin, inplace, "codes").to(layout)
 
 
 def pack(
-    source=None, *, inplace=False, layout="cpu", codec=None, codes=None, absmax=None, shape=None, blocksize=None, dtype=None, zeros=None
+    source=None, *, inplace=False, layout=None, codec=None, codes=None, absmax=None, shape=None, blocksize=None, dtype=None, zeros=None
 ):
     """Makes a quern.Packed: bitsandbytes' bytes, re-tiled reversibly for kernels. Bytes and scales keep their exact values.
 
@@ -313,7 +316,7 @@ def pack(
             One Linear4bit or 2-D Params4bit -> [N, K].
         Nested absmax is expanded once to float32; what restores it exactly is kept (9 % more bytes at block 64).
         Weights that bitsandbytes repacked for its CPU path have lost their exact scales and are refused.
-    From raw tensors:
+    From raw tensors, all on the CPU or all on one CUDA device:
         codes: uint8, E*N*K/2 bytes in row-major order; absmax: one scale per block (float32, bfloat16 or, for e8m0, uint8);
         each one tensor, or a list of E. Each expert's blocks are its own; the last may be short. shape: [N, K] or [E, N, K]. codec: name of a shipped one ("nf4", "fp4", "mxfp4", "int4")
         or a Codec of a module. blocksize: default the codec's. dtype: what decoded values are rounded to, default bfloat16.
@@ -321,11 +324,12 @@ def pack(
 
     inplace: False copies. True re-tiles the source's own storage: no second copy of the codes exists. The weights are then held:
         any use of one raises quern.PackedInPlaceError until quern.unpack; state_dict() still saves bitsandbytes' own bytes.
-    layout: 'cpu' (default), 'gpu' or 'bnb'.
+    layout: 'cpu', 'gpu' or 'bnb'; default the device's own. On a CUDA device re-tiling runs there, on torch's current stream.
 
     Raises: ArgumentError or ArgumentTypeError naming the item; nothing has changed then.
     """
-    layout_code(layout)
+    if layout is not None:
+        layout_code(layout)
     raw = {"absmax": absmax, "shape": shape, "blocksize": blocksize, "dtype": dtype, "zeros": zeros}
     if (source is None) == (codes is None):
         raise argument_error("source", "give either source (bitsandbytes) or codes (raw tensors), not both and not neither", ArgumentTypeError)

@@ -30,10 +30,10 @@ def as_tensor(value, argument):
     raise argument_error(argument, f"found {type(value).__name__}, expected a tensor", ArgumentTypeError)
 
 
-def check_cpu(tensor, argument):
-    """Raises unless `tensor` is a plain strided CPU tensor that no gradient must flow through."""
-    if tensor.device.type != "cpu":
-        raise argument_error(argument, f"found a tensor on '{tensor.device}', expected 'cpu': only the CPU target exists today")
+def check_strided(tensor, argument):
+    """Raises unless `tensor` is a plain strided tensor, on the CPU or a CUDA device, that no gradient must flow through."""
+    if tensor.device.type not in ("cpu", "cuda"):
+        raise argument_error(argument, f"found a tensor on '{tensor.device}', expected 'cpu' or 'cuda'")
     if tensor.layout is not torch.strided:
         raise argument_error(argument, f"found a {tensor.layout} tensor, expected a strided (dense) one")
     if tensor.requires_grad and torch.is_grad_enabled():
@@ -47,7 +47,7 @@ def check_cpu(tensor, argument):
 def view(value, argument):
     """A floating tensor as the native module reads it. Returns (tensor to keep alive, (pointer, dtype code, shape, strides))."""
     tensor = as_tensor(value, argument)
-    check_cpu(tensor, argument)
+    check_strided(tensor, argument)
     code = DTYPE_CODE.get(tensor.dtype)
     if code is None:
         raise argument_error(argument, f"found dtype {tensor.dtype}, expected float32, bfloat16 or float16", ArgumentTypeError)
@@ -61,7 +61,9 @@ def number(value, argument):
     if isinstance(value, torch.Tensor):
         if value.numel() != 1:
             raise argument_error(argument, f"found a tensor of shape {tuple(value.shape)}, expected a number", ArgumentTypeError)
-        check_cpu(value, argument)
+        check_strided(value, argument)
+        if value.is_cuda:
+            raise argument_error(argument, f"found a tensor on '{value.device}', expected a number: reading it would wait for the device")
         return float(value)
     if isinstance(value, (str, bytes)):
         raise argument_error(argument, f"found {type(value).__name__}, expected a number", ArgumentTypeError)
@@ -78,4 +80,4 @@ def dtype_code(dtype, argument="dtype"):
     return code
 
 
-__all__ = ["ArgumentError", "CODE_DTYPE", "DTYPE_CODE", "DTYPE_TEXT", "as_tensor", "check_cpu", "dtype_code", "number", "view"]
+__all__ = ["ArgumentError", "CODE_DTYPE", "DTYPE_CODE", "DTYPE_TEXT", "as_tensor", "check_strided", "dtype_code", "number", "view"]

@@ -1,7 +1,6 @@
 // Loading .qn texts, describing their kernels, and calling them. A call is two steps, because Python
 // allocates the outputs: `bind` matches the arguments and says what the outputs are; `run` computes, with the
 // GIL released.
-#include "compiler/syntax/Syntax.h"
 #include "python_bindings/src/Bindings.h"
 #include "python_bindings/src/Raise.h"
 #include <nanobind/stl/map.h>
@@ -15,21 +14,13 @@ struct ModuleHandle {
   std::shared_ptr<Module> module;
 };
 
-/// Arguments matched with a kernel, ready to run.
-struct Call {
-  std::shared_ptr<Module> module;
-  const syntax::Kernel *kernel = nullptr;
-  std::vector<Arg> args;
-  Binding binding;
-};
-
 static std::vector<int64_t> toShape(nb::handle sequence) {
   std::vector<int64_t> out;
   for (nb::handle h : sequence) out.push_back(nb::cast<int64_t>(h));
   return out;
 }
 
-/// (data_ptr, dtype code, shape, strides) | Packed | Routing | number.
+/// (data_ptr, dtype code, shape, strides) | Packed | Routing | DeviceRouting | number.
 static Arg toArg(nb::handle h) {
   if (nb::isinstance<nb::tuple>(h)) {
     nb::tuple t = nb::borrow<nb::tuple>(h);
@@ -52,6 +43,7 @@ static Arg toArg(nb::handle h) {
     view.rowWeight = r.rowWeight.data();
     return view;
   }
+  if (nb::isinstance<DeviceRoutingHandle>(h)) return nb::cast<DeviceRoutingHandle &>(h).view;
   return nb::cast<double>(h);
 }
 
@@ -111,7 +103,7 @@ static nb::list outputSpecs(const Call &call) {
   return out;
 }
 
-static void run(const Call &call, const std::vector<uintptr_t> &pointers) {
+std::vector<TensorView> outputViews(const Call &call, const std::vector<uintptr_t> &pointers) {
   std::vector<TensorView> outputs;
   for (size_t i = 0; i < call.binding.outputs.size(); ++i) {
     const OutputSpec &spec = call.binding.outputs[i];
@@ -124,6 +116,11 @@ static void run(const Call &call, const std::vector<uintptr_t> &pointers) {
     }
     outputs.push_back(std::move(view));
   }
+  return outputs;
+}
+
+static void run(const Call &call, const std::vector<uintptr_t> &pointers) {
+  std::vector<TensorView> outputs = outputViews(call, pointers);
   Status status = [&] {
     nb::gil_scoped_release release;
     return call.module->run(*call.kernel, call.args, outputs);

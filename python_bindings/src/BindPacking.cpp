@@ -1,5 +1,4 @@
 // Codecs, packed operands, in-place re-tiling, reference decode and nested absmax, by pointers.
-#include "compiler/syntax/Syntax.h"
 #include "python_bindings/src/Bindings.h"
 #include "python_bindings/src/Raise.h"
 #include "runtime/launch/ParallelFor.h"
@@ -18,7 +17,7 @@ static int64_t scaleBytes(syntax::ScaleType type) {
   return type == syntax::ScaleType::F32 ? 4 : type == syntax::ScaleType::BF16 ? 2 : 1;
 }
 
-static Layout layoutFromCode(int code) {
+Layout layoutFromCode(int code) {
   if (code < 0 || code > 2) throw nb::value_error("layout code must be 0 (bnb), 1 (cpu) or 2 (gpu)");
   return Layout(code);
 }

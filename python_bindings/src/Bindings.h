@@ -1,6 +1,7 @@
 // What the files of this folder share: the native objects that Python holds, and one binding function per
 // area.
 #pragma once
+#include "compiler/syntax/Syntax.h"
 #include "runtime/launch/Kernel.h"
 #include "runtime/packing/Packed.h"
 #include "runtime/routing/Routing.h"
@@ -24,10 +25,28 @@ struct PackedHandle {
   CodecHandle codec;
 };
 
-DType dtypeFromCode(int code); // 0 f32, 1 bf16, 2 f16 (DType's own values)
+/// A routing in device memory that torch owns.
+struct DeviceRoutingHandle {
+  RoutingView view;
+};
+
+/// Arguments matched with a kernel, ready to run.
+struct Call {
+  std::shared_ptr<Module> module;
+  const syntax::Kernel *kernel = nullptr;
+  std::vector<Arg> args;
+  Binding binding;
+};
+
+DType dtypeFromCode(int code);   // 0 f32, 1 bf16, 2 f16 (DType's own values)
+Layout layoutFromCode(int code); // 0 bnb, 1 cpu, 2 gpu
+
+/// The outputs of a call at these addresses, contiguous.
+std::vector<TensorView> outputViews(const Call &call, const std::vector<uintptr_t> &pointers);
 
 void bindPacking(nb::module_ &m);
 void bindRouting(nb::module_ &m);
 void bindKernels(nb::module_ &m);
+void bindDevice(nb::module_ &m);
 
 } // namespace quern::python

@@ -37,6 +37,7 @@ NB_MODULE(_quern, m) {
   bindPacking(m);
   bindRouting(m);
   bindKernels(m);
+  bindDevice(m);
   m.def("num_threads", &quern::numThreads);
   m.def("set_num_threads", &quern::setNumThreads);
   m.def("thread_library", [] { return std::string(quern::threadLibrary()); });
