@@ -1,5 +1,4 @@
-// Row-wise moves around a kernel: activations into the form that it reads (rows by token, a 16-bit dtype,
-// 16-byte aligned rows), and zeros into the rows of a result that no pair owns.
+// Activations into the form that a kernel reads: rows by token, a 16-bit dtype, 16-byte aligned rows.
 #include "kernels/device.cuh"
 
 namespace quern_device {
@@ -59,19 +58,4 @@ extern "C" __global__ void __launch_bounds__(gatherThreads)
         to[base + k] = toHalfWord(outType, loadAs(type, x, from + k * stride1));
     }
   }
-}
-
-/// Zeroes the rows of out [rows, rowBytes] from offsets[experts] on: rows that no (token, choice) pair owns.
-/// Blocks of 128 threads, any number.
-extern "C" __global__ void __launch_bounds__(gatherThreads)
-    clear_rows(uint8 *out, int64 rowBytes, const int *offsets, int experts, int rows) {
-  int64 begin = offsets[experts] * rowBytes, end = rows * rowBytes;
-  int64 first = int64(blockIndex()) * gatherThreads + threadIndex(), step = int64(gridSize()) * gatherThreads;
-  // Byte by byte up to the first 16-byte boundary and after the last one.
-  int64 head = (16 - int64(reinterpret_cast<uint64>(out + begin) & 15)) & 15;
-  int64 body = begin + head < end ? begin + head : end, tail = body + (end - body) / 16 * 16;
-  for (int64 i = begin + first; i < body; i += step) out[i] = 0;
-  Vector16 zero = {{0, 0, 0, 0}};
-  for (int64 i = body + 16 * first; i < tail; i += 16 * step) *reinterpret_cast<Vector16 *>(out + i) = zero;
-  for (int64 i = tail + first; i < end; i += step) out[i] = 0;
 }

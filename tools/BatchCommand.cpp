@@ -1,7 +1,7 @@
 // `quern run-batch` (not shown in the help): programs with their data as JSON lines, answers as JSON lines,
 // in one process. The random program tests drive it. Binary data travel as hex text.
 //
-// Request: {"text": ..., "kernel": NAME, "target": "interp"|"cpu", "args": [...]} with args
+// Request: {"text": ..., "kernel": NAME, "target": "interp"|"cpu"|"sim"|"cuda", "args": [...]} with args
 //   {"tensor": HEX, "dtype": "bf16", "shape": [..]}           contiguous
 //   {"packed": HEX, "codec": NAME, "scales": HEX, "zeros": HEX, "shape": [E, N, K] or [N, K], "block": B,
 //   "dtype": .., "layout": ..}
@@ -175,7 +175,8 @@ Expected<Json> answer(const Json &line) {
   std::vector<oracle::OutputBuffer> buffers;
   std::vector<TensorView> views;
   for (const OutputSpec &spec : binding->outputs) views.push_back(buffers.emplace_back(spec).view);
-  if (Status ok = (*module)->run(**compiled, request.args, views); !ok) return ok.takeError();
+  auto target = line.at("target").get<std::string>();
+  if (Status ok = (*module)->runOn(target, **compiled, request.args, views); !ok) return ok.takeError();
   for (size_t i = 0; i < views.size(); ++i) {
     if (!buffers[i].guardsIntact())
       return Error::internal("memory outside the output was overwritten", binding->outputs[i].name);

@@ -19,19 +19,22 @@ double msSince(Clock::time_point start) {
 
 struct RunOptions {
   CallOptions call;
-  std::string target = "cpu";
+  std::string target = "cpu", schedule;
+  bool onDevice() const { return target == "sim" || target == "cuda"; }
+  bool compiles() const { return target != "interp"; }
   bool check = false, json = false;
   int repeat = 5, threads = 0;
 };
 
 /// "act bf16; w nf4 block 64, bf16 state, cpu layout"
 std::string describeData(const syntax::Kernel &kernel, const oracle::Arguments &arguments,
-                         const CallOptions &call) {
+                         const RunOptions &options) {
+  const CallOptions &call = options.call;
   std::string text = "act " + call.act;
   for (size_t i = 0; i < arguments.args.size(); ++i)
     if (auto *p = std::get_if<PackedView>(&arguments.args[i]))
       text += fmt::format("; {} {} block {}, {} state, {} layout", kernel.params[i].name, p->codec->name,
-                          p->shape.block, name(p->dtype), name(p->layout));
+                          p->shape.block, name(p->dtype), name(options.onDevice() ? Layout::Gpu : p->layout));
   return call.exact ? text + "; exact integers" : text;
 }
 
@@ -59,6 +62,24 @@ void countRows(const syntax::Kernel &kernel, const oracle::Arguments &arguments,
 }
 
 /// Calls the compiled kernel once, then `repeat` times more.
+Status runOnDevice(Module &module, const syntax::Kernel &kernel, const std::vector<Arg> &args,
+                   const RunOptions &options, std::vector<oracle::OutputBuffer> &buffers, RunReport &report) {
+  std::vector<TensorView> outputs;
+  for (oracle::OutputBuffer &b : buffers) outputs.push_back(b.view);
+  double compiledBefore = stats().compileMs;
+  TargetReport result;
+  // The simulator's time says nothing, so it runs once.
+  int repeat = options.target == "sim" ? 0 : options.repeat;
+  if (Status ok = module.runOn(options.target, kernel, args, outputs, {options.schedule, repeat}, &result);
+      !ok)
+    return ok;
+  report.firstMs = result.firstMs, report.timesMs = result.timesMs;
+  report.compileMs = stats().compileMs - compiledBefore;
+  report.device = result.device, report.schedule = result.schedule;
+  if (options.target == "sim") report.statistics = result.statistics;
+  return {};
+}
+
 Status runOnCpu(Module &module, const syntax::Kernel &kernel, const std::vector<Arg> &args,
                 const RunOptions &options, std::vector<oracle::OutputBuffer> &buffers, RunReport &report) {
   std::vector<TensorView> outputs;
@@ -80,11 +101,12 @@ Status runOnCpu(Module &module, const syntax::Kernel &kernel, const std::vector<
 Expected<int> run(const RunOptions &options) {
   auto generateOptions = options.call.resolve();
   if (!generateOptions) return generateOptions.takeError();
+  if (options.onDevice()) generateOptions->layout = Layout::Bnb; // re-tiled on the device
   auto source = loadText(options.call.file);
   if (!source) return source.takeError();
   std::shared_ptr<Module> module; // the compiled kernels; the oracle needs the checked tree alone
   std::shared_ptr<const syntax::Program> tree;
-  if (options.target == "cpu") {
+  if (options.compiles()) {
     auto loaded = Module::load(source->text, source->name);
     if (!loaded) return loaded.takeError();
     module = *loaded;
@@ -105,7 +127,7 @@ Expected<int> run(const RunOptions &options) {
 
   RunReport report;
   report.file = source->name, report.kernel = kernel.name, report.target = options.target;
-  report.act = options.call.act, report.data = describeData(kernel, *arguments, options.call);
+  report.act = options.call.act, report.data = describeData(kernel, *arguments, options);
   report.dims = arguments->dims, report.chosen = arguments->chosen;
   report.routing = options.call.routing, report.seed = options.call.seed;
   report.threads = numThreads(), report.threadLibrary = threadLibrary();
@@ -113,9 +135,10 @@ Expected<int> run(const RunOptions &options) {
   report.operations = countOperations(program, kernel, arguments->dims, report.liveRows);
 
   std::vector<oracle::OutputBuffer> buffers;
-  if (options.target == "cpu") {
+  if (options.compiles()) {
     for (const OutputSpec &spec : binding->outputs) buffers.emplace_back(spec);
-    if (Status ok = runOnCpu(*module, kernel, arguments->args, options, buffers, report); !ok)
+    auto *call = options.onDevice() ? runOnDevice : runOnCpu;
+    if (Status ok = call(*module, kernel, arguments->args, options, buffers, report); !ok)
       return ok.takeError();
   }
   if (options.check || options.target == "interp") {
@@ -123,7 +146,7 @@ Expected<int> run(const RunOptions &options) {
     auto expected = oracle::interpret(program, kernel, arguments->args);
     if (!expected) return expected.takeError();
     report.oracleMs = msSince(start);
-    report.checked = options.target == "cpu";
+    report.checked = options.compiles();
     for (size_t i = 0; i < buffers.size(); ++i) {
       oracle::Comparison c = oracle::compare((*expected)[i], buffers[i].view);
       c.guardsBroken = !buffers[i].guardsIntact();
@@ -148,9 +171,16 @@ void addRun(CLI::App &app, int &exitCode) {
   options->call.addFile(*command);
   options->call.addShape(*command);
   options->call.addData(*command);
-  command->add_option("--target", options->target, "cpu: the compiled kernel; interp: the fp64 oracle alone")
-      ->check(CLI::IsMember({"cpu", "interp"}))
+  command
+      ->add_option(
+          "--target", options->target,
+          "cpu: the compiled kernel; interp: the fp64 oracle alone; cuda: the kernel on GPU 0; sim: the "
+          "GPU's kernel on the simulator (QUERN_SIM_SEED, QUERN_SIM_OPTIONS)")
+      ->check(CLI::IsMember({"cpu", "interp", "sim", "cuda"}))
       ->capture_default_str();
+  command->add_option(
+      "--schedule", options->schedule,
+      "fields of the schedule's line to set, e.g. 'bn=64 stages=4' (default: the shape's own)");
   command->add_flag(
       "--check", options->check,
       "compare with the fp64 oracle per row, 16x16 tile and element; exit code 1 when it fails");
@@ -162,14 +192,18 @@ void addRun(CLI::App &app, int &exitCode) {
       ->add_option("--threads", options->threads,
                    "CPU threads (default: QUERN_NUM_THREADS, or all that the process may use)")
       ->check(CLI::Range(0, 4096));
-  command->footer("Examples:\n"
-                  "  quern run gpt_oss --kernel gate_up --dim T=64,E=32,N=5760,K=2880,top_k=4 --check\n"
-                  "  quern run gpt_oss --kernel down --routing zipf --seed 7 --check --json\n"
-                  "  quern run my.qn --dtype f32 --block 128 --features=-amx,-avx512f --check\n"
-                  "Exit code: 0 success, 1 the check failed, 2 an error.");
+  command->footer(
+      "Examples:\n"
+      "  quern run gpt_oss --kernel gate_up --dim T=64,E=32,N=5760,K=2880,top_k=4 --check\n"
+      "  quern run gpt_oss --kernel down --routing zipf --seed 7 --check --json\n"
+      "  quern run gpt_oss --kernel down --target sim --dim T=16,E=2,N=128,K=128,top_k=2 --check\n"
+      "  quern run my.qn --dtype f32 --block 128 --features=-amx,-avx512f --check\n"
+      "Exit code: 0 success, 1 the check failed, 2 an error.");
   command->callback([options, &exitCode] {
     auto result = run(*options);
     exitCode = result ? *result : report(result.error());
+    // What the simulator finds is a failed check, not a wrong call.
+    if (!result && result.error().place == "simulator") exitCode = checkFailed;
   });
 }
 

@@ -33,10 +33,11 @@ void RunReport::printTable() const {
   text = fmt::format("{} rows", liveRows);
   if (usedExperts >= 0) text += fmt::format(" on {} experts, routing {}", usedExperts, routing);
   line("rows", fmt::format("{}, seed {}", text, seed));
-  if (target == "cpu") {
-    line("threads", fmt::format("{} ({})", threads, threadLibrary));
+  if (target == "cpu") line("threads", fmt::format("{} ({})", threads, threadLibrary));
+  if (!device.empty()) line("device", device), line("schedule", schedule);
+  if (!statistics.empty()) line("simulated", statistics);
+  if (target != "interp")
     line("first", fmt::format("{:.3f} ms, of these {:.3f} ms compiling", firstMs, compileMs));
-  }
   if (!timesMs.empty()) {
     auto [low, high] = std::minmax_element(timesMs.begin(), timesMs.end());
     line("time",
@@ -73,10 +74,10 @@ void RunReport::printJson() const {
                         {"chosen", chosen}, {"dtype", act},      {"data", data},     {"seed", seed},
                         {"rows", liveRows}, {"checked", checked}};
   if (usedExperts >= 0) out["routing"] = routing, out["used_experts"] = usedExperts;
-  if (target == "cpu") {
-    out["threads"] = threads, out["thread_library"] = threadLibrary;
-    out["first_ms"] = firstMs, out["compile_ms"] = compileMs;
-  }
+  if (target == "cpu") out["threads"] = threads, out["thread_library"] = threadLibrary;
+  if (!device.empty()) out["device"] = device, out["schedule"] = schedule;
+  if (!statistics.empty()) out["simulated"] = statistics;
+  if (target != "interp") out["first_ms"] = firstMs, out["compile_ms"] = compileMs;
   if (!timesMs.empty()) {
     out["times_ms"] = timesMs, out["median_ms"] = medianMs();
     out["gflops"] = operations / medianMs() * 1e-6;

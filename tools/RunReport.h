@@ -16,9 +16,10 @@ struct RunReport {
   int64_t liveRows = 0, usedExperts = 0; // usedExperts: -1 without routing
   int threads = 1;
   std::string threadLibrary;
-  double firstMs = 0, compileMs = 0; // the first call, and its compilation
-  std::vector<double> timesMs;       // later calls
-  double operations = 0;             // of one call: 2 per multiply-add of each contraction
+  std::string device, schedule, statistics; // targets sim and cuda; statistics: the simulator's
+  double firstMs = 0, compileMs = 0;        // the first call, and its compilation
+  std::vector<double> timesMs;              // later calls
+  double operations = 0;                    // of one call: 2 per multiply-add of each contraction
   bool checked = false;
   double oracleMs = 0;
   std::vector<oracle::Comparison> comparisons;

@@ -28,14 +28,6 @@ int64_t scaleBytesOf(const syntax::Codec &codec) {
 /// Enough blocks of 256 threads for `items` of one thread each.
 unsigned gridOfThreads(const LaunchCall &call, int64_t items) { return call.gridFor(divideUp(items, 256)); }
 
-Status checkFlat(const TensorView &out) {
-  int64_t stride = 1;
-  for (size_t d = out.shape.size(); d-- > 0; stride *= out.shape[d])
-    if (out.shape[d] > 1 && out.strides[d] != stride)
-      return Error::internal("an output that is not contiguous");
-  return {};
-}
-
 } // namespace
 
 Status gatherRows(Backend &backend, Stream stream, const TensorView &x, const RowSource &source, void *out,
@@ -83,19 +75,6 @@ Status combineRows(Backend &backend, Stream stream, const float *partial, const 
   call.writes("out", out.data, ((tokens - 1) * stride + columns) * 4);
   return call("combine_rows", call.gridFor(tokens), 256, partial, inverse, static_cast<float *>(out.data),
               stride, int(tokens), int(topK), columns, int(vector));
-}
-
-Status clearRows(Backend &backend, Stream stream, const RowSource &source, const TensorView &out) {
-  if (!source.rows) return {};
-  if (Status ok = checkFlat(out); !ok) return ok;
-  int64_t rowBytes = byteSize(out.dtype);
-  for (size_t d = 1; d < out.shape.size(); ++d) rowBytes *= out.shape[d];
-  LaunchCall call{backend, stream};
-  call.reads("offsets", source.offsets, (source.experts + 1) * 4);
-  call.writes("out", out.data, source.rows * rowBytes);
-  return call("clear_rows", call.gridFor(divideUp(source.rows * rowBytes, 128 * 16)), 128,
-              static_cast<uint8_t *>(out.data), rowBytes, source.offsets, int(source.experts),
-              int(source.rows));
 }
 
 Status retileCodes(Backend &backend, Stream stream, const uint8_t *codes, uint8_t *out,

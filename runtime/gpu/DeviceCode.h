@@ -54,9 +54,6 @@ Status lowRank(Backend &backend, Stream stream, const TensorView &lhs, const Ten
 Status combineRows(Backend &backend, Stream stream, const float *partial, const int32_t *inverse,
                    int64_t rows, int64_t topK, const TensorView &out);
 
-/// Zeroes the rows of out [rows, ..] (contiguous) from offsets[experts] on.
-Status clearRows(Backend &backend, Stream stream, const RowSource &source, const TensorView &out);
-
 /// One expert's codes and scales (or zeros) from one order to the other, out of place; `from` and `to` are
 /// Bnb and Gpu or the reverse.
 Status retileCodes(Backend &backend, Stream stream, const uint8_t *codes, uint8_t *out,

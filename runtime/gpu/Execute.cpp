@@ -241,7 +241,8 @@ struct Call {
         std::min(rows.rows, rows.experts + rows.rows / 8); // a tile has 8 rows or ends an expert
     int64_t tiles = std::max<int64_t>(image.tiles, 1) * std::max<int64_t>(tokenTiles, 1);
     int64_t cluster = std::max(image.cluster, 1);
-    return unsigned(std::max<int64_t>(std::min(fit / cluster, (tiles + cluster - 1) / cluster), 1) * cluster);
+    // A cluster takes at least one tile at a time (a split tile takes a whole one).
+    return unsigned(std::max<int64_t>(std::min(fit / cluster, tiles), 1) * cluster);
   }
 
   Status finish() {
@@ -250,10 +251,6 @@ struct Call {
                                   routing.inverse, rows.rows, topK, *tensor(image.combine[i].output));
           !ok)
         return ok;
-    if (!routed()) return {};
-    for (size_t i = 0; i < outputs.size(); ++i)
-      if (kernel.outputs[i].dims[0].sym == "R")
-        if (Status ok = clearRows(backend, stream, rows, outputs[i]); !ok) return ok;
     return {};
   }
 

@@ -1,5 +1,7 @@
 // Module: images by request, and the run of one call: slots, segments, batches, parallel phases.
 #include "compiler/syntax/Syntax.h"
+#include "runtime/gpu/Execute.h"
+#include "runtime/gpu/HostRun.h"
 #include "runtime/launch/Execute.h"
 #include "runtime/launch/Request.h"
 #include <atomic>
@@ -17,36 +19,64 @@ std::atomic<int64_t> compilations{0}, memoryHits{0}, compileUs{0};
 
 Stats stats() { return {compilations.load(), memoryHits.load(), compileUs.load() / 1000.0}; }
 
-struct Module::Impl {
-  std::shared_ptr<const syntax::Program> program;
+/// Images by request.
+template <class Image> class ImageTable {
   std::shared_mutex mutex;
-  std::unordered_map<std::string, const jit::CpuImage *> images;
+  std::unordered_map<std::string, Image> images;
   std::mutex compiling; // one at a time: a second caller of the same kernel waits and then hits
 
-  const jit::CpuImage *find(const std::string &key) {
+  const Image *find(const std::string &key) {
     std::shared_lock lock(mutex);
     auto found = images.find(key);
-    return found == images.end() ? nullptr : found->second;
+    return found == images.end() ? nullptr : &found->second; // entries stay where they are
   }
 
-  Expected<const jit::CpuImage *> image(const jit::Request &request) {
-    std::string key = requestKey(request);
-    if (auto *hit = find(key)) {
+public:
+  /// The entry for `key`; `compile` makes it at the first miss.
+  template <class Compile> Expected<Image> get(const std::string &key, Compile compile) {
+    if (const Image *hit = find(key)) {
       memoryHits.fetch_add(1, std::memory_order_relaxed);
-      return hit;
+      return *hit;
     }
     std::lock_guard one(compiling);
-    if (auto *hit = find(key)) return hit;
+    if (const Image *hit = find(key)) return *hit;
     auto start = std::chrono::steady_clock::now();
-    auto compiled = jit::compileThroughLibrary(request);
-    if (!compiled) return compiled.takeError();
+    Expected<Image> compiled = compile();
+    if (!compiled) return compiled;
     compilations.fetch_add(1);
     compileUs.fetch_add(
         std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start)
             .count());
     std::unique_lock lock(mutex);
     images[key] = *compiled;
-    return *compiled;
+    return compiled;
+  }
+};
+
+/// A GPU image and the kernel that a device made of it.
+struct DeviceImage {
+  const jit::GpuImage *image = nullptr;
+  gpu::LoadedKernel *loaded = nullptr;
+};
+
+struct Module::Impl {
+  std::shared_ptr<const syntax::Program> program;
+  ImageTable<const jit::CpuImage *> cpuImages;
+  ImageTable<DeviceImage> deviceImages;
+
+  Expected<const jit::CpuImage *> image(const jit::Request &request) {
+    return cpuImages.get(requestKey(request), [&] { return jit::compileThroughLibrary(request); });
+  }
+
+  Expected<DeviceImage> image(gpu::Backend &backend, const jit::Request &request) {
+    std::string key = fmt::format("{} {}", fmt::ptr(&backend), requestKey(request));
+    return deviceImages.get(key, [&]() -> Expected<DeviceImage> {
+      auto image = jit::compileGpuThroughLibrary(request);
+      if (!image) return image.takeError();
+      auto loaded = backend.load(**image);
+      if (!loaded) return loaded.takeError();
+      return DeviceImage{*image, *loaded};
+    });
   }
 };
 
@@ -90,9 +120,36 @@ Status Module::run(const syntax::Kernel &kernel, const std::vector<Arg> &args,
   auto binding = bindArguments(*impl->program, kernel, args);
   if (!binding) return binding.takeError();
   if (Status ok = checkOutputs(*binding, outputs); !ok) return ok;
+  if (kernel.routing >= 0 && std::get<RoutingView>(args[kernel.routing]).onDevice())
+    return Error::user("a routing on a device; expected one on the CPU",
+                       fmt::format("argument '{}'", kernel.params[kernel.routing].name));
   auto image = impl->image(makeRequest(*impl->program, kernel, *binding, args));
   if (!image) return image.takeError();
   return execute(**image, kernel, *binding, args, outputs);
+}
+
+Status Module::runOnDevice(gpu::Backend &backend, gpu::Stream stream, const syntax::Kernel &kernel,
+                           const std::vector<Arg> &args, const std::vector<TensorView> &outputs,
+                           const std::string &schedule, TargetReport *report) {
+  auto binding = bindArguments(*impl->program, kernel, args);
+  if (!binding) return binding.takeError();
+  if (Status ok = checkOutputs(*binding, outputs); !ok) return ok;
+  jit::Request request = makeRequest(*impl->program, kernel, *binding, args, backend.arch());
+  if (!schedule.empty()) request.schedule = schedule;
+  auto found = impl->image(backend, request);
+  if (!found) return found.takeError();
+  if (report) report->schedule = found->image->schedule, report->statistics = found->image->ptxasLog;
+  return gpu::execute(backend, stream, *found->image, found->loaded, kernel, *binding, args, outputs);
+}
+
+Status Module::runOn(const std::string &target, const syntax::Kernel &kernel, const std::vector<Arg> &args,
+                     const std::vector<TensorView> &outputs, const TargetOptions &options,
+                     TargetReport *report) {
+  if (target == "cpu") return run(kernel, args, outputs);
+  auto binding = bindArguments(*impl->program, kernel, args);
+  if (!binding) return binding.takeError();
+  if (Status ok = checkOutputs(*binding, outputs); !ok) return ok;
+  return gpu::runOnHostData(*this, target, kernel, args, outputs, options, report);
 }
 
 } // namespace quern
