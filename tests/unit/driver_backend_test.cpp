@@ -155,6 +155,12 @@ TEST_F(CudaBackend, ErrorsHaveNameTextAndPlace) {
             "cuda:0: cuStreamSynchronize failed: CUDA_ERROR_ILLEGAL_ADDRESS (an illegal memory "
             "access was encountered)\n"
             "this may stem from an earlier launch; the process cannot use this device any more");
+  for (cuda::Result code : {214, 220, 226, 700, 702, 710, 715, 716, 717, 718, 719, 721})
+    EXPECT_THAT(driver->error("cuMemFreeAsync", code, "").detail,
+                HasSubstr("may stem from an earlier launch"))
+        << code;
+  for (cuda::Result code : {1, 2, 200, 400, 701, 720, 801})
+    EXPECT_EQ(driver->error("cuMemFreeAsync", code, "").detail, "") << code;
   EXPECT_EQ(driver->error("cuModuleLoadDataEx", cuda::errorUnsupportedPtxVersion, "cuda:0").str(),
             "cuda:0: cuModuleLoadDataEx failed: CUDA error 222\nthis driver is for CUDA 13.0, and the PTX is "
             "newer: update "

@@ -119,6 +119,7 @@ TEST_F(LoadKernels, OnceAmongThreads) {
   jit::GpuImage image = fakeImage();
   std::vector<std::thread> threads;
   std::vector<gpu::LoadedKernel *> kernels(8);
+  fake.loadMs = 50;
   for (auto &kernel : kernels) threads.emplace_back([&] { kernel = *gpu->load(image); });
   for (auto &thread : threads) thread.join();
   EXPECT_THAT(kernels, testing::Each(kernels[0]));

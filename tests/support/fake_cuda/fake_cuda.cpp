@@ -2,8 +2,10 @@
 // come.
 #include "fake_cuda.h"
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 using namespace quern::driver::cuda;
 using namespace quern::test;
@@ -26,7 +28,7 @@ public:
     smemPerBlock = 232448, staticSmem = 0;
     memory = 1 << 30;
     initResult = cubinResult = success;
-    ptxLog.clear();
+    ptxLog.clear(), loadMs = 0;
     failAt = 0, failForever = false, failWith = errorOutOfMemory;
     calls.clear(), launches.clear(), tensorMaps.clear(), live.clear(), livePools.clear(), captures.clear();
     liveModules = 0, misuse = false;
@@ -227,6 +229,7 @@ Result cuThreadExchangeStreamCaptureMode(CaptureMode *other) {
 
 Result cuModuleLoadDataEx(Module *module, const void *image, unsigned count, JitOption *options,
                           void **values) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(fake().loadMs)); // others come meanwhile
   QUERN_CALL(cuModuleLoadDataEx);
   QUERN_NEEDS_CONTEXT;
   QUERN_UNSAFE_IN_CAPTURE;

@@ -62,6 +62,8 @@ struct FakeCuda {
   cuda::Result cubinResult = cuda::success; // of loading any cubin
   std::string ptxLog;                       // not empty: PTX is refused with this log
 
+  int loadMs = 0; // how long the load of a module takes
+
   // Failing: the `failAt`-th call after reset() (from 1; error texts do not count) gives `failWith`.
   int failAt = 0;
   bool failForever = false;
