@@ -257,10 +257,12 @@ TEST(Tools, OrderOfTheSearch) {
   std::string first = cuda.tool("bin/ptxas", ""), second = path.tool("ptxas", "");
   std::string third = prefix.tool("lib/python3.12/site-packages/nvidia/cu13/bin/ptxas", "");
   std::string fourth = prefix.tool("lib/python3.12/site-packages/triton/backends/nvidia/bin/ptxas", "");
-  std::filesystem::create_symlink(first, path.path / "link");
+  Folder links; // earlier on the PATH: the same file again
+  std::filesystem::create_symlink(first, links.path / "ptxas");
   prefix.file("lib/python3.12/site-packages/nvidia/cuda_nvcc/bin/ptxas", "not executable");
   Environment unset("QUERN_PTXAS", nullptr), home("CUDA_HOME", cuda.path.string());
-  Environment search("PATH", path.path.string()), python("QUERN_PYTHON_PREFIX", prefix.path.string());
+  Environment search("PATH", links.path.string() + ":" + path.path.string()),
+      python("QUERN_PYTHON_PREFIX", prefix.path.string());
   std::vector<std::string> found, sources;
   for (auto &tool : findPtxas())
     if (tool.path.find("quern-test-") != std::string::npos) {
