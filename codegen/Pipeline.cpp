@@ -75,6 +75,7 @@ void buildGpuInstrPipeline(OpPassManager &pm) {
   pm.addPass(gpu::createExpandTailPass());
   // Products of a block as byte planes, then codes to weights by byte permutes.
   pm.addPass(gpu::createExpandTablesPass());
+  pm.addPass(gpu::createExpandArrangePass());
   pm.addPass(gpu::createExpandDecodePass());
   // tanh and erf have no exact-enough instruction: polynomials.
   pm.addPass(cpu::createExpandMathPass());

@@ -127,21 +127,30 @@ def Qtile_TablesOp : Qtile_Op<"tables", [Pure, AttrSizedOperandSegments]> {
   let assemblyFormat = "$scale (`zero` $zero^)? `entries` $entries attr-dict `:` type($planes)";
 }
 
-def Qtile_DecodeOp : Qtile_Op<"decode", [Pure, AttrSizedOperandSegments]> {
-  let summary = "8 codes of a thread to its A registers of one k16 step";
+def Qtile_ArrangeOp : Qtile_Op<"arrange", [Pure, AttrSizedOperandSegments]> {
+  let summary = "two units to one word with the codes of MMA row g in its low half, of row g + 8 in its high half";
   let description = [{
-    `word`: two units (PTX fragment order after the gpu layout). With `upper`, MMA rows g come from `word` and rows g + 8 from
-    `upper`, each the byte that `selector` picks (a halved gate and up pair). `first` and `second` are the planes (or the table's, in
-    fast mode, with scales as bf16x2) of MMA rows g and g + 8.
+    A unit holds rows 2g and 2g + 1 (PTX fragment order after the gpu layout). Without `upper` these become rows g and g + 8. With it
+    (a halved gate and up pair) row g comes from `word` and row g + 8 from `upper`, from each the row that `selector` picks.
   }];
-  let arguments = (ins I32:$word, Optional<I32>:$upper, Optional<I32>:$selector, I32:$twist, Variadic<I32>:$first,
-      Variadic<I32>:$second, Optional<I32>:$scale0, Optional<I32>:$scale1);
+  let arguments = (ins I32:$word, Optional<I32>:$upper, Optional<I32>:$selector);
+  let results = (outs I32:$arranged);
+  let assemblyFormat = "$word (`upper` $upper^ `selector` $selector)? attr-dict";
+}
+
+def Qtile_DecodeOp : Qtile_Op<"decode", [Pure, AttrSizedOperandSegments]> {
+  let summary = "8 arranged codes of a thread to its A registers of one k16 step";
+  let description = [{
+    `first` and `second` are the planes of MMA rows g and g + 8 (of the rounded table in fast mode, with the rows' scales as 16-bit
+    pairs). `twist` is XORed onto the codes: qtile.tables' order of planes depends on the lane.
+  }];
+  let arguments = (ins I32:$word, I32:$twist, Variadic<I32>:$first, Variadic<I32>:$second, Optional<I32>:$scale0,
+      Optional<I32>:$scale1);
   let results = (outs I32:$a0, I32:$a1, I32:$a2, I32:$a3);
   let assemblyFormat = [{
-    $word (`upper` $upper^)? (`selector` $selector^)? `twist` $twist `planes` `(` $first `)` `(` $second `)` (`scales` $scale0^ `,` $scale1)? attr-dict
+    $word `twist` $twist `planes` `(` $first `)` `(` $second `)` (`scales` $scale0^ `,` $scale1)? attr-dict
     `:` type($first) `,` type($second)
   }];
-
 }
 
 def Qtile_WriteOp : Qtile_Region<"write"> {
@@ -171,7 +180,7 @@ def Qtile_EpilogueOp : Qtile_Region<"epilogue"> {
 }
 
 def Qtile_TailOp : Qtile_Op<"tail"> {
-  let summary = "zeros in the output rows beyond the live ones";
+  let summary = "zeros in the output rows beyond the live ones, by the 128 threads of the producer";
   let arguments = (ins LLVM_AnyPointer:$offsets, I32:$experts, I32:$rows, DenseI64ArrayAttr:$operands, DenseI64ArrayAttr:$columns);
   let assemblyFormat = "$offsets `experts` $experts `rows` $rows `operands` $operands `columns` $columns attr-dict `:` type($offsets)";
 }

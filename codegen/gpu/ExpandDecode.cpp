@@ -23,11 +23,15 @@ static std::pair<Value, Value> lookUp(Emitter &e, ValueRange planes, Value codes
   return {e.prmt(bytes[0], bytes[1], 0x5140), e.prmt(bytes[0], bytes[1], 0x7362)};
 }
 
+static LogicalResult expandArrange(qtile::ArrangeOp op, Emitter &e, const Plan &) {
+  Value upper = op.getUpper() ? op.getUpper() : op.getWord();
+  Value selector = op.getUpper() ? op.getSelector() : e.c(0x3120);
+  op.replaceAllUsesWith(e.prmt(op.getWord(), upper, selector));
+  return success();
+}
+
 static LogicalResult expandDecode(qtile::DecodeOp op, Emitter &e, const Plan &plan) {
-  // Bytes of row g (columns k, k+1, then k+8, k+9) to the low half, those of row g + 8 to the high half.
-  Value word = op.getUpper() ? e.prmt(op.getWord(), op.getUpper(), op.getSelector())
-                             : e.prmt(op.getWord(), op.getWord(), 0x3120);
-  word = e.xori(word, op.getTwist());
+  Value word = e.xori(op.getWord(), op.getTwist());
   Value codes = e.andi(word, 0x77777777);
   Value choose = e.ori(e.andi(e.shr(word, 1), 0x44444444), 0x32103210);
   auto [a0, a2] = lookUp(e, op.getFirst(), codes, choose);
@@ -44,6 +48,11 @@ static LogicalResult expandDecode(qtile::DecodeOp op, Emitter &e, const Plan &pl
 std::unique_ptr<Pass> createExpandDecodePass() {
   return std::make_unique<ExpandPass<qtile::DecodeOp>>("expand-decode",
                                                        "expand qtile.decode to byte permutes", expandDecode);
+}
+
+std::unique_ptr<Pass> createExpandArrangePass() {
+  return std::make_unique<ExpandPass<qtile::ArrangeOp>>(
+      "expand-arrange", "expand qtile.arrange to a byte permute", expandArrange);
 }
 
 } // namespace quern::gpu

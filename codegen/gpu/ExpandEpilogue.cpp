@@ -187,6 +187,9 @@ struct Epilogue {
             e.ifThen(e.lt(columns[0], e.c(write.getColumns())), [&] { storeOne(write, t); });
         });
       }
+    // Convergent, so that LLVM does not sink the widths' equal tails into one: accumulators would meet in
+    // phis, and ptxas serialise their wgmmas (C7511).
+    e.intrinsic("llvm.nvvm.bar.warp.sync", {e.c(-1)});
   }
 };
 
@@ -202,14 +205,14 @@ std::unique_ptr<Pass> createExpandEpiloguePass() {
       "expand-epilogue", "expand qtile.epilogue to scalar code and stores on fragments", expandEpilogue);
 }
 
-/// Rows beyond the live ones are written as zeros; every thread of the grid takes a share.
-static LogicalResult expandTail(qtile::TailOp op, Emitter &e, const Plan &plan) {
+/// Rows beyond the live ones are written as zeros; every thread of the grid's producers takes a share.
+static LogicalResult expandTail(qtile::TailOp op, Emitter &e, const Plan &) {
   auto program = op->getParentOfType<qtile::ProgramOp>();
   Value live = e.load(e.i32(), e.at(op.getOffsets(), e.wide(e.shl(op.getExperts(), 2))), 4);
   Value rows = op.getRows();
   e.ifThen(e.lt(live, rows), [&] {
-    Value threads = e.mul(e.sreg("nctaid.x"), plan.schedule.threads());
-    Value thread = e.add(e.mul(e.sreg("ctaid.x"), plan.schedule.threads()), e.tid());
+    Value threads = e.mul(e.sreg("nctaid.x"), 128);
+    Value thread = e.add(e.mul(e.sreg("ctaid.x"), 128), e.tid());
     for (auto [operand, columns] : llvm::zip(op.getOperands(), op.getColumns())) {
       Value base = findParam(program, Kind::Pointer, int(operand));
       // Outputs are contiguous: `columns` is the bytes of a line, a multiple of 16.

@@ -20,7 +20,8 @@ struct Loop {
   const Schedule &s = plan.schedule;
   const Facts &f = plan.facts;
   bool halved = f.pairing == Pairing::Halved;
-  int64_t perStep = f.scalesPerStep(), wordCount = halved ? 8 : 4;
+  int64_t perStep = f.scalesPerStep();
+  static constexpr int64_t wordCount = 4;
   Value thread, group, warp, g, c; // of the warpgroup: thread, index; of the warp: index, lane / 4, lane % 4
   Value codeAt, scaleAt;           // this thread's offsets in a stage
   Value twist, selector, smemBase;
@@ -76,7 +77,7 @@ struct Loop {
       }
   }
 
-  /// Codes (4 or 8 words), then scales (then zeros) of rows g and g + 8 for each scale of the step.
+  /// Codes (4 arranged words), then scales (then zeros) of rows g and g + 8 for each scale of the step.
   SmallVector<Value> loadStep(Value stage) {
     SmallVector<Value> out;
     Type pair = VectorType::get({2}, e.i32()), floats = VectorType::get({2}, e.f32());
@@ -84,11 +85,14 @@ struct Loop {
       return LLVM::ExtractElementOp::create(e.b, e.loc, v, e.c(i)).getResult();
     };
     Value at = e.at(e.smem(plan.codes), e.wide(e.add(e.mul(stage, plan.codeBytes), codeAt)));
-    for (int64_t block = 0; block < (halved ? 2 : 1); ++block)
-      for (int64_t half = 0; half < 2; ++half) {
-        Value v = e.load(pair, e.at(at, 2048 * block + 1024 * half), 8);
-        out.append({part(v, 0), part(v, 1)});
-      }
+    for (int64_t half = 0; half < 2; ++half) {
+      Value word = e.load(pair, e.at(at, 1024 * half), 8);
+      Value upper = halved ? e.load(pair, e.at(at, 2048 + 1024 * half), 8) : Value();
+      for (int i = 0; i < 2; ++i)
+        out.push_back(qtile::ArrangeOp::create(e.b, e.loc, e.i32(), part(word, i),
+                                               halved ? part(upper, i) : Value(),
+                                               halved ? selector : Value()));
+    }
     Value scale = e.at(e.smem(plan.scales), e.wide(e.add(e.mul(stage, plan.scaleBytes), scaleAt)));
     for (int64_t kind = 0; kind < (f.zero ? 2 : 1); ++kind)
       for (int64_t i = 0; i < perStep; ++i) {
@@ -134,10 +138,8 @@ struct Loop {
   }
 
   SmallVector<Value> decode(ValueRange step, int slice, const Rows &rows) {
-    Value upper = halved ? step[4 + slice] : Value();
-    auto op = qtile::DecodeOp::create(e.b, e.loc, e.i32(), e.i32(), e.i32(), e.i32(), step[slice], upper,
-                                      halved ? selector : Value(), twist, rows.first, rows.second,
-                                      rows.scale0, rows.scale1);
+    auto op = qtile::DecodeOp::create(e.b, e.loc, e.i32(), e.i32(), e.i32(), e.i32(), step[slice], twist,
+                                      rows.first, rows.second, rows.scale0, rows.scale1);
     return SmallVector<Value>(op->getResults());
   }
 

@@ -48,7 +48,9 @@ struct Generator {
       Block *block = e.b.createBlock(&op.getBody(), {}, types, locations);
       body(block->getArguments());
     }
-    if (&body == &produce) qtile::DrainOp::create(e.b, e.loc, op.getDone());
+    if (&body != &produce) return;
+    qtile::DrainOp::create(e.b, e.loc, op.getDone());
+    tail(); // the producer has registers to spare; after the consumers' loop this would cost them a spill
   }
 
   void role(StringRef name, int64_t first, int64_t warps, int64_t registers, bool increase,
@@ -121,7 +123,6 @@ struct Generator {
     int64_t consumers = s.consumers();
     role("producer", 0, 4, s.producerRegs, false, produce);
     role("consumer", 4, 4 * consumers, s.regs, true, consume);
-    tail();
     if (s.cluster * s.split > 1) { // no CTA leaves while another may still write into it
       e.prim("cluster.arrive", {});
       e.prim("cluster.wait", {});
