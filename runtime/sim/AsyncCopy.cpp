@@ -60,10 +60,10 @@ bool CopyQueue::landFor(Cta &cta, Mbarrier &barrier) {
   return any;
 }
 
-unsigned CopyQueue::countFor(const Cta &cta) const {
-  unsigned count = 0;
-  for (const AsyncCopy &copy : pending) count += copy.cta == &cta;
-  return count;
+bool CopyQueue::pendingOn(const Cta &cta, const Mbarrier &barrier) const {
+  for (const AsyncCopy &copy : pending)
+    if (copy.cta == &cta && copy.barrier == barrier.index) return true;
+  return false;
 }
 
 void CopyQueue::add(const AsyncCopy &copy) {

@@ -29,7 +29,8 @@ public:
   void landAny();
   /// Lands what a waiter of this barrier needs when only bytes are missing; false when there is nothing.
   bool landFor(Cta &cta, Mbarrier &barrier);
-  unsigned countFor(const Cta &cta) const;
+  /// Whether one of them completes on the barrier.
+  bool pendingOn(const Cta &cta, const Mbarrier &barrier) const;
   void add(const AsyncCopy &copy);
 
 private:

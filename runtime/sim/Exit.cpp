@@ -28,7 +28,7 @@ void checkCtaExit(Cta &cta) {
   Machine &m = *machine;
   for (size_t i = 0; i < cta.warpgroups.size(); ++i) {
     const Warpgroup &group = cta.warpgroups[i];
-    if (!group.ops.empty() && group.ops.back()->group >= group.retiredGroups)
+    if (!group.ops.empty() && group.ops.back()->group >= *std::min_element(group.retired, group.retired + 4))
       issue("exit", "the CTA ends while a wgmma of {} is in flight: wgmma.commit and wgmma.wait are missing",
             nameOfWarp(cta, unsigned(i) * 4));
   }
@@ -36,7 +36,7 @@ void checkCtaExit(Cta &cta) {
     const Mbarrier &barrier = cta.mbarriers[i];
     const bool observed = !m.options.happensBefore || cta.exitClock.empty ||
                           cta.exitClock.values[barrier.agent] >= barrier.issued;
-    if (barrier.issued && (!observed || m.copies.countFor(cta)))
+    if (!observed || m.copies.pendingOn(cta, barrier))
       issue("exit",
             "the CTA ends while async copies into its shared memory may be in flight: nobody waited for the "
             "last phase of the mbarrier at {}",

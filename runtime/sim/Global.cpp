@@ -13,7 +13,7 @@ void GlobalMap::reset(const std::vector<Buffer> &buffers) {
   sorted = buffers;
   last = 0;
   std::sort(sorted.begin(), sorted.end(),
-                   [](const Buffer &a, const Buffer &b) { return begin(a) < begin(b); });
+            [](const Buffer &a, const Buffer &b) { return begin(a) < begin(b); });
   reach.clear();
   for (const Buffer &buffer : sorted)
     reach.push_back(reach.empty() ? end(buffer) : std::max(reach.back(), end(buffer)));

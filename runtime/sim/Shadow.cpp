@@ -20,9 +20,9 @@ void Shadow::grow(uint64_t bytes) {
 
 // Per word: its last reader, and the last concurrent reader of every other warp. Lanes of one warp stand for
 // each other: they run the same code, and the random scheduler varies who is last.
-void Shadow::addReader(Word &word, const Thread &thread) {
+void Shadow::addReader(Word &word, const Thread &thread, bool atomic) {
   const bool replaces = word.readClock == 0 || thread.clock[word.reader] >= word.readClock ||
-                        word.reader / 32 == thread.id / 32;
+                        (word.reader / 32 == thread.id / 32 && word.atomic == atomic);
   if (!replaces) {
     if (!word.readers) {
       if (freeLists.empty()) {
@@ -34,15 +34,18 @@ void Shadow::addReader(Word &word, const Thread &thread) {
       }
     }
     auto &list = readers[word.readers - 1];
-    auto same = std::find_if(list.begin(), list.end(),
-                             [&](const Reader &r) { return r.thread / 32 == word.reader / 32; });
+    const Reader old{word.reader, word.atomic, word.readClock};
+    auto same = std::find_if(list.begin(), list.end(), [&](const Reader &r) {
+      return r.thread / 32 == old.thread / 32 && r.atomic == old.atomic;
+    });
     if (same == list.end())
-      list.push_back({word.reader, word.readClock});
+      list.push_back(old);
     else
-      *same = {word.reader, word.readClock};
+      *same = old;
   }
   word.reader = uint16_t(thread.id);
   word.readClock = thread.clock[thread.id];
+  word.atomic = atomic;
 }
 
 void Shadow::forgetReaders(Word &word) {
@@ -53,11 +56,15 @@ void Shadow::forgetReaders(Word &word) {
   word.readers = 0;
 }
 
-const Shadow::Reader *Shadow::unorderedRead(const Word &word, const uint32_t *clock) {
-  if (word.readClock > clock[word.reader]) return last = {word.reader, word.readClock}, &last;
+const Shadow::Reader *Shadow::conflict(const Word &word, const uint32_t *clock, Access access) {
+  auto conflicts = [&](const Reader &r) {
+    return r.clock > clock[r.thread] && (access == Access::Store || r.atomic == (access == Access::Load));
+  };
+  last = {word.reader, word.atomic, word.readClock};
+  if (conflicts(last)) return &last;
   if (word.readers)
     for (const Reader &reader : readers[word.readers - 1])
-      if (reader.clock > clock[reader.thread]) return &reader;
+      if (conflicts(reader)) return &reader;
   return nullptr;
 }
 
@@ -106,23 +113,21 @@ void genericAccess(Cta &cta, uint32_t address, uint32_t bytes, Access access, co
   for (uint32_t i = first / 4; i <= (end - 1) / 4; ++i) {
     Word &word = shadow.words[i];
     const uint32_t at = cta.fromShadow(std::max(first, i * 4));
-    const bool bothAtomic = access == Access::Atomic && word.atomic;
-    if (word.writeClock > t.clock[word.writer] && !bothAtomic) checkWriter(cta, word, at, what);
+    if (word.writeClock > t.clock[word.writer]) checkWriter(cta, word, at, what);
     if (!word.written && access != Access::Store && machine->options.poison &&
         shadow.granules[i / 4].agent < 0)
       issue("uninitialised", "{} at {}, which nobody has written", what, placeOf(cta, at));
-    if (!store) {
-      shadow.addReader(word, t);
+    if (auto *other = shadow.conflict(word, t.clock, access))
+      issue("race", "{} at {} is not ordered after the {} of {}: a barrier is missing between them", what,
+            placeOf(cta, at), other->atomic ? "atomic" : "load", nameOf(other->thread));
+    if (access != Access::Store) {
+      shadow.addReader(word, t, access == Access::Atomic);
       continue;
     }
-    if (auto *reader = shadow.unorderedRead(word, t.clock); reader && !bothAtomic)
-      issue("race", "{} at {} is not ordered after the load of {}: a barrier is missing between them", what,
-            placeOf(cta, at), nameOf(reader->thread));
-    if (!bothAtomic) shadow.forgetReaders(word);
+    shadow.forgetReaders(word);
     word.writer = uint16_t(t.id);
     word.writeClock = t.clock[t.id];
     word.written = true;
-    word.atomic = access == Access::Atomic;
   }
 }
 
@@ -148,7 +153,7 @@ void asyncWrite(Cta &cta, uint32_t address, uint32_t bytes, uint32_t agent, uint
               "{} overwrites {}, which {} stored through the generic proxy: fence.proxy.async is "
               "missing between them",
               what, placeOf(cta, cta.fromShadow(i * 4)), nameOf(word.writer));
-      if (auto *reader = shadow.unorderedRead(word, t.clock))
+      if (auto *reader = shadow.conflict(word, t.clock, Access::Store))
         issue("race", "{} overwrites {}, which {} may still read: a release by the reader is missing", what,
               placeOf(cta, cta.fromShadow(i * 4)), nameOf(reader->thread));
       shadow.forgetReaders(word);

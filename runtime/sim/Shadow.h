@@ -14,11 +14,14 @@ constexpr uint32_t inFlight =
     ~0u; // a write clock that nobody has observed: a cp.async that was not waited for
 constexpr unsigned maxWarpgroups = 8;
 
+enum class Access : uint8_t { Load, Store, Atomic };
+
 struct Word {
   uint32_t writeClock = 0, readClock = 0; // 0: no access since the last async copy
   uint16_t writer = 0, reader = 0;        // thread of the cluster
   uint16_t readers = 0;                   // 1 + index of the list of concurrent readers of other warps
-  bool written = false, atomic = false;   // the last write was an atomic
+  bool written = false;                   // by a plain store
+  bool atomic = false;                    // the reader was an atomic: it reads, and other atomics do not mind
 };
 
 struct Granule {
@@ -36,23 +39,23 @@ public:
 
   struct Reader {
     uint16_t thread;
+    bool atomic;
     uint32_t clock;
   };
   std::vector<Word> words;
   std::vector<Granule> granules;
   std::vector<std::vector<Reader>> readers;
 
-  void addReader(Word &word, const Thread &thread);
+  void addReader(Word &word, const Thread &thread, bool atomic);
   void forgetReaders(Word &word);
-  /// A read of the word that the thread has not observed, or null.
-  const Reader *unorderedRead(const Word &word, const uint32_t *clock);
+  /// A load or atomic that the clock does not cover and that conflicts with the access, or null. Loads
+  /// conflict with stores and atomics, atomics with all but atomics.
+  const Reader *conflict(const Word &word, const uint32_t *clock, Access access);
 
 private:
   std::vector<uint16_t> freeLists;
-  Reader last; // what unorderedRead returns for the word's own reader
+  Reader last; // what conflict() returns for the word's own reader
 };
-
-enum class Access : uint8_t { Load, Store, Atomic };
 
 /// A generic access by the current thread to the shared memory of `cta` at shared address `address`.
 void genericAccess(Cta &cta, uint32_t address, uint32_t bytes, Access access, const char *what);

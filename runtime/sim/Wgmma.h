@@ -15,7 +15,6 @@ constexpr unsigned maxN = 256;
 struct WgmmaOp {
   uint32_t serial = 0, group = 0, n = 0;
   uint64_t descriptor = 0;
-  bool retired = false;            // a wait has covered it
   std::vector<uint16_t> b;         // [n][16], as read at issue
   std::unique_ptr<float[]> result; // [64][n]; gone when the next operation took it as its accumulator
 };
@@ -37,8 +36,8 @@ struct WgmmaThread {
 struct Warpgroup {
   unsigned arrived = 0;
   uint32_t serial = 0;
-  uint32_t retiredGroups = 0;
-  std::vector<std::unique_ptr<WgmmaOp>> ops; // oldest first
+  uint32_t retired[4] = {};                          // commit groups that each warp has waited for
+  std::vector<std::unique_ptr<WgmmaOp>> ops;         // oldest first
   std::vector<std::unique_ptr<float[]>> freeResults; // [64][256] each
   void reset();
 };

@@ -78,7 +78,7 @@ void qsim_wgmma_wait(uint32_t groups, float *acc, uint32_t nacc) {
   maybeYield();
   Warpgroup &wg = t.cta->warpgroups[group];
   const uint32_t complete = t.wgmma.commits > groups ? t.wgmma.commits - groups : 0;
-  retireWgmma(*t.cta, group, complete);
+  retireWgmma(*t.cta, group, t.warp() % 4, complete);
   for (unsigned quarter = 0; quarter < 4; ++quarter) {
     const unsigned warp = group * 4 + quarter;
     if (m.options.warpWait && warp != t.warp()) continue;

@@ -11,8 +11,8 @@ struct WgmmaOp;
 
 /// All 128 threads have brought their operands.
 void issueWgmma(Cta &cta, unsigned group);
-/// Commit groups below `groups` have completed.
-void retireWgmma(Cta &cta, unsigned group, uint32_t groups);
+/// Warp `quarter` of the warpgroup waited for the commit groups below `groups`.
+void retireWgmma(Cta &cta, unsigned group, unsigned quarter, uint32_t groups);
 /// The operation with these 13 bits of its serial number, or null.
 WgmmaOp *findOp(Warpgroup &group, uint32_t serial);
 /// The value that a token stands for.

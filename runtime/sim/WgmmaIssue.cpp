@@ -10,7 +10,7 @@ namespace quern::sim {
 void Warpgroup::reset() {
   arrived = 0;
   serial = 0;
-  retiredGroups = 0;
+  std::fill(std::begin(retired), std::end(retired), 0);
   for (auto &op : ops)
     if (op->result) freeResults.push_back(std::move(op->result));
   ops.clear();
@@ -265,24 +265,28 @@ void issueWgmma(Cta &cta, unsigned group) {
   ++m.report.wgmmas;
 }
 
-void retireWgmma(Cta &cta, unsigned group, uint32_t groups) {
+void retireWgmma(Cta &cta, unsigned group, unsigned quarter, uint32_t groups) {
   static std::vector<uint16_t> now(maxN * 16);
   Warpgroup &wg = cta.warpgroups[group];
-  if (groups <= wg.retiredGroups) return;
-  wg.retiredGroups = groups;
+  const uint32_t before = wg.retired[quarter];
+  if (groups <= before) return;
+  // Until a warp has waited, B must stand still; with warpWait off the first wait counts for all four.
+  if (machine->options.warpWait)
+    wg.retired[quarter] = groups;
+  else
+    std::fill(std::begin(wg.retired), std::end(wg.retired), groups);
+  if (!machine->options.rehash) return;
   for (auto &op : wg.ops) {
-    if (op->group >= groups || op->retired) continue;
-    op->retired = true;
-    if (!machine->options.rehash) continue;
+    if (op->group >= groups || op->group < before) continue;
     readB(cta, op->descriptor, op->n, now.data());
     if (!std::memcmp(now.data(), op->b.data(), op->b.size() * 2)) continue;
     uint32_t i = 0;
     while (now[i] == op->b[i]) ++i;
-    issue("operand-changed",
-          "wgmma number {} of {} (commit group {}): B at {} changed between issue and wait, first at "
-          "n={} k={}",
-          op->serial, nameOfWarp(cta, group * 4), op->group, placeOf(cta, BOperand(op->descriptor).start),
-          i / 16, i % 16);
+    issue(
+        "operand-changed",
+        "wgmma number {} of {} (commit group {}): B at {} changed between issue and wait, first at n={} k={}",
+        op->serial, nameOfWarp(cta, group * 4 + quarter), op->group,
+        placeOf(cta, BOperand(op->descriptor).start), i / 16, i % 16);
   }
 }
 
