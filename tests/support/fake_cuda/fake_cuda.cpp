@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <thread>
 
 using namespace quern::driver::cuda;
@@ -14,9 +15,11 @@ namespace {
 
 thread_local std::vector<Context> stack;
 thread_local CaptureMode mode = CaptureMode::Global;
-int contexts[4];                   // their addresses are the handles
-std::vector<FakeModule *> modules; // never freed: handles stay unique
-std::vector<FakeFunction *> functions;
+int contexts[4]; // their addresses are the handles
+// What handles point at is never freed, so that handles stay unique.
+auto &modules = *new std::deque<FakeModule>;
+auto &functions = *new std::deque<FakeFunction>;
+auto &allPools = *new std::deque<FakePool>;
 
 class Fake final : public FakeCuda {
 public:
@@ -239,9 +242,8 @@ Result cuModuleLoadDataEx(Module *module, const void *image, unsigned count, Jit
   if (ptx && !std::strstr(bytes, ".version")) return errorInvalidImage;
   if (ptx && !fake().ptxLog.empty()) return writeLog(count, options, values, fake().ptxLog), errorInvalidPtx;
   std::string copy = ptx ? bytes : std::string(bytes, elfSize(bytes));
-  modules.push_back(new FakeModule{fake().currentDevice(), ptx, std::move(copy)});
   ++fake().liveModules;
-  return *module = modules.back(), success;
+  return *module = &modules.emplace_back(FakeModule{fake().currentDevice(), ptx, std::move(copy)}), success;
 }
 Result cuModuleUnload(Module module) {
   QUERN_CALL(cuModuleUnload);
@@ -255,8 +257,7 @@ Result cuModuleGetFunction(Function *function, Module module, const char *name) 
   // A name in the symbol table ends in a null byte, in PTX in a parenthesis.
   std::string symbol = in->fromPtx ? std::string(name) + "(" : std::string(name) + '\0';
   if (in->bytes.find(symbol) == std::string::npos) return errorNotFound;
-  functions.push_back(new FakeFunction{in, name});
-  return *function = functions.back(), success;
+  return *function = &functions.emplace_back(FakeFunction{in, name}), success;
 }
 Result cuFuncLoad(Function) {
   QUERN_CALL(cuFuncLoad);
@@ -282,7 +283,7 @@ Result cuLaunchKernelEx(const LaunchConfig *config, Function handle, void **para
   QUERN_CALL(cuLaunchKernelEx);
   QUERN_NEEDS_CONTEXT;
   auto *function = static_cast<FakeFunction *>(handle);
-  if (std::ranges::find(functions, function) == functions.end())
+  if (std::ranges::none_of(functions, [&](auto &known) { return &known == function; }))
     return fake().misuse = true, errorInvalidHandle;
   if (function->module->device != fake().currentDevice()) return errorInvalidHandle;
   FakeLaunch launch{function, *config, 1, false, parameters};
@@ -333,7 +334,7 @@ Result cuMemPoolCreate(MemoryPool *pool, const MemoryPoolProperties *properties)
   QUERN_UNSAFE_IN_CAPTURE;
   if (properties->allocType != 1 || properties->locationType != 1 || properties->locationId >= fake().devices)
     return errorInvalidValue;
-  fake().livePools.push_back(new FakePool{properties->locationId});
+  fake().livePools.push_back(&allPools.emplace_back(FakePool{properties->locationId}));
   return *pool = fake().livePools.back(), success;
 }
 Result cuMemPoolDestroy(MemoryPool pool) {
