@@ -31,11 +31,25 @@ std::string describeData(const syntax::Kernel &kernel, const oracle::Arguments &
                          const RunOptions &options) {
   const CallOptions &call = options.call;
   std::string text = "act " + call.act;
+  if (options.onDevice() && call.act == "f32") text += " (bf16 values: a GPU rounds them)";
   for (size_t i = 0; i < arguments.args.size(); ++i)
     if (auto *p = std::get_if<PackedView>(&arguments.args[i]))
       text += fmt::format("; {} {} block {}, {} state, {} layout", kernel.params[i].name, p->codec->name,
                           p->shape.block, name(p->dtype), name(options.onDevice() ? Layout::Gpu : p->layout));
   return call.exact ? text + "; exact integers" : text;
+}
+
+/// A GPU rounds fp32 activations to bf16 before it multiplies them: that is not an error of the kernel, so
+/// the data are bf16 values.
+void roundActivations(const syntax::Kernel &kernel, oracle::Arguments &arguments) {
+  for (size_t i = 0; i < arguments.args.size(); ++i) {
+    auto *t = std::get_if<TensorView>(&arguments.args[i]); // generated tensors are contiguous
+    if (!t || t->dtype != DType::F32 || kernel.params[i].elem.kind != syntax::ElemType::Act) continue;
+    int64_t count = 1;
+    for (int64_t s : t->shape) count *= s;
+    for (int64_t j = 0; j < count; ++j)
+      storeAs(DType::F32, t->data, j, roundTo(DType::BF16, loadAs(DType::F32, t->data, j)));
+  }
 }
 
 double countOperations(const syntax::Program &program, const syntax::Kernel &kernel,
@@ -121,6 +135,7 @@ Expected<int> run(const RunOptions &options) {
   const syntax::Kernel &kernel = **picked;
   auto arguments = oracle::generate(program, kernel, *generateOptions);
   if (!arguments) return arguments.takeError();
+  if (options.onDevice()) roundActivations(kernel, *arguments);
   auto binding = bindArguments(program, kernel, arguments->args);
   if (!binding) return binding.takeError();
   if (options.threads > 0) setNumThreads(options.threads);

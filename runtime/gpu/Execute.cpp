@@ -86,7 +86,8 @@ struct Call {
     int64_t stride = t.strides[0];
     if (t.shape[0] <= 1) return true;
     if (stride * byteSize(t.dtype) % 16) return false;
-    return !image.x.sorted || stride >= t.shape[1]; // a tensor map takes no other
+    if (stride < 0 || stride > INT32_MAX) return false; // kernels that gather hold it in 32 bits
+    return !image.x.sorted || stride >= t.shape[1];     // a tensor map takes no other
   }
 
   Status prepareActivations() {

@@ -176,6 +176,7 @@ public:
     Error error = Error::internal(fmt::format("the simulator found {} problems in kernel '{}' (seed {})",
                                               report.issueCount, kernel->name, report.seed),
                                   "simulator");
+    error.detail.clear();
     for (const std::string &issue : report.issues) error.detail += issue + "\n";
     if (report.issueCount > report.issues.size())
       error.detail += fmt::format("and {} more\n", report.issueCount - report.issues.size());
