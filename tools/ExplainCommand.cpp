@@ -87,6 +87,7 @@ std::vector<nvidia::MainLoop> showLoops(const jit::GpuImage &image) {
     return {};
   }
   auto loops = nvidia::mainLoops(*sass);
+  std::ranges::sort(loops, {}, &nvidia::MainLoop::width);
   using nvidia::Pipe;
   constexpr Pipe shown[] = {Pipe::Alu,     Pipe::Fma,  Pipe::Shuffle, Pipe::Memory,
                             Pipe::Uniform, Pipe::Sync, Pipe::Control, Pipe::Other};

@@ -2,6 +2,7 @@
 #include "codegen/emit/Nvptx.h"
 #include "codegen/gpu/Primitives.h"
 #include "codegen/nvidia/RealizePrimitives.h"
+#include "runtime/driver/Ptxas.h"
 #include "tests/unit/codegen_nvidia_support.h"
 #include "llvm/IR/InlineAsm.h"
 #include "llvm/IR/IntrinsicsNVPTX.h"
@@ -33,7 +34,7 @@ void expectAccepted(const std::string &ptx, const std::string &what) {
 class Nvidia : public testing::Test {
 protected:
   void SetUp() override {
-    if (!runPtxas("")) GTEST_SKIP() << noPtxas;
+    if (driver::findPtxas().empty()) GTEST_SKIP() << noPtxas;
   }
   std::unique_ptr<llvm::TargetMachine> target = hopperTarget();
 };

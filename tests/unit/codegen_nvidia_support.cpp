@@ -1,14 +1,8 @@
 #include "tests/unit/codegen_nvidia_support.h"
 #include "codegen/gpu/OptimizeNvptx.h"
 #include "codegen/gpu/Primitives.h"
-#include <cstdio>
-#include <cstdlib>
-#include <filesystem>
-#include <fmt/format.h>
-#include <fstream>
+#include "runtime/driver/Ptxas.h"
 #include <gtest/gtest.h>
-#include <sstream>
-#include <unistd.h>
 
 using namespace llvm;
 
@@ -85,26 +79,11 @@ void KernelUnderTest::callWithLoads(const std::string &name) {
   }
 }
 
-static std::string readFile(const std::filesystem::path &path) {
-  std::ostringstream text;
-  text << std::ifstream(path, std::ios::binary).rdbuf();
-  return text.str();
-}
-
 std::optional<PtxasResult> runPtxas(const std::string &ptx) {
-  const char *chosen = std::getenv("QUERN_PTXAS");
-  std::string ptxas = chosen ? chosen : "ptxas";
-  if (std::system(fmt::format("'{}' --version >/dev/null 2>&1", ptxas).c_str()) != 0) return std::nullopt;
-  auto folder = std::filesystem::temp_directory_path() / fmt::format("quern-ptxas-{}", getpid());
-  std::filesystem::create_directories(folder);
-  auto file = [&](const char *name) { return (folder / name).string(); };
-  std::ofstream(file("kernel.ptx")) << ptx;
-  int rc = std::system(fmt::format("'{}' -arch=sm_90a -v '{}' -o '{}' >'{}' 2>&1", ptxas, file("kernel.ptx"),
-                                   file("kernel.cubin"), file("log"))
-                           .c_str());
-  PtxasResult result{rc == 0, readFile(file("log")), rc == 0 ? readFile(file("kernel.cubin")) : ""};
-  std::filesystem::remove_all(folder);
-  return result;
+  if (driver::findPtxas().empty()) return std::nullopt;
+  auto made = driver::assemble(ptx, "sm_90a");
+  if (!made) return PtxasResult{false, made.error().str()};
+  return PtxasResult{true, made->log};
 }
 
 } // namespace quern::test

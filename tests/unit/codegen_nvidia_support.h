@@ -40,11 +40,11 @@ private:
 
 struct PtxasResult {
   bool ok = false;
-  std::string log; // ptxas -v
-  std::string cubin;
+  std::string log; // ptxas -v, or what it refuses
 };
-/// Runs ptxas for sm_90a; nullopt when this machine has none (QUERN_PTXAS, then PATH).
+/// Runs ptxas for sm_90a; nullopt when this machine has none.
 std::optional<PtxasResult> runPtxas(const std::string &ptx);
-constexpr const char *noPtxas = "no ptxas on this machine (QUERN_PTXAS or PATH)";
+constexpr const char *noPtxas =
+    "no ptxas on this machine (quern finds it in QUERN_PTXAS, the toolkit, the PATH, pip's wheels)";
 
 } // namespace quern::test
