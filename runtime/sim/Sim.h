@@ -80,23 +80,26 @@ const std::vector<Symbol> &symbols();
 
 } // namespace quern::sim
 
-// What lowered code calls. Fixed primitives: `qsim_<name with dots as underscores>` with the table's
-// signature (pointers as pointers). The others:
-//   uint32_t qsim_tid_x(), qsim_ntid_x(), qsim_ctaid_x(), qsim_nctaid_x(), qsim_laneid(),
-//   qsim_cluster_ctarank() void qsim_syncthreads(); void *qsim_smem_base()   dynamic shared memory: a host
-//   pointer in a 4 GiB aligned
-//       window, its low 32 bits are the shared address; every CTA of a cluster has its own window
-//   void *qsim_smem_static(uint32_t id, uint32_t bytes, uint32_t align)   a static shared variable of a .cu
-//   kernel uint32_t qsim_shfl_{idx,up,down,bfly}(uint32_t mask, uint32_t value, uint32_t lane, uint32_t
-//   clamp) uint32_t qsim_ballot(uint32_t mask, uint32_t predicate) uint32_t qsim_prmt(uint32_t a, uint32_t b,
-//   uint32_t selector) void qsim_wgmma(uint32_t isF16, uint32_t n, float *acc, const uint32_t *a, uint64_t
-//   desc)   acc: n/2, in and out void qsim_wgmma_fence(float *acc, uint32_t nacc, const uint32_t *a, uint32_t
-//   na) void qsim_wgmma_wait(uint32_t groups, float *acc, uint32_t nacc) void qsim_setmaxnreg(uint32_t
-//   registers, uint32_t increase); void qsim_cp_async_wait(uint32_t groups) void qsim_global(void *p,
-//   uint32_t bytes, uint32_t store)    before each plain global load or store void qsim_shared(void *p,
-//   uint32_t bytes, uint32_t store)    before each plain shared load or store void qsim_atomic(void *p,
-//   uint32_t bytes, uint32_t space)    before each atomicrmw/cmpxchg (space 1 or 3), which
-//       then runs natively: fibers switch only in calls
-//   void qsim_syncwarp(uint32_t mask)   bar.warp.sync: the lanes of the mask meet, memory between them is
-//   ordered void qsim_store_f32(float value)                             before each plain f32 store: no
-//   accumulator token
+// What lowered code calls is declared in Abi.h. Fixed primitives of codegen/gpu/Primitives.h are `qsim_<name
+// with dots as underscores>` with the table's signature (pointers as pointers). The others:
+// clang-format off
+//   uint32_t qsim_tid_x(), qsim_ntid_x(), qsim_ctaid_x(), qsim_nctaid_x(), qsim_laneid(), qsim_cluster_ctarank()
+//   void *qsim_smem_base()               dynamic shared memory: a host pointer in a 4 GiB aligned window, its low 32 bits are
+//                                        the shared address; every CTA of a cluster has its own window
+//   void *qsim_smem_static(uint32_t id, uint32_t bytes, uint32_t align)      a static shared variable of a .cu kernel
+//   void qsim_syncthreads()
+//   void qsim_syncwarp(uint32_t mask)    bar.warp.sync: the lanes of the mask meet, memory between them is ordered
+//   uint32_t qsim_shfl_{idx,up,down,bfly}(uint32_t mask, uint32_t value, uint32_t lane, uint32_t clamp)
+//   uint32_t qsim_ballot(uint32_t mask, uint32_t predicate)
+//   uint32_t qsim_prmt(uint32_t a, uint32_t b, uint32_t selector)
+//   void qsim_wgmma(uint32_t isF16, uint32_t n, float *acc, const uint32_t *a, uint64_t desc)      acc: n/2, in and out
+//   void qsim_wgmma_fence(float *acc, uint32_t nacc, const uint32_t *a, uint32_t na)
+//   void qsim_wgmma_wait(uint32_t groups, float *acc, uint32_t nacc)
+//   void qsim_setmaxnreg(uint32_t registers, uint32_t increase)
+//   void qsim_cp_async_wait(uint32_t groups)
+//   void qsim_global(void *p, uint32_t bytes, uint32_t store)     before each plain global load or store
+//   void qsim_shared(void *p, uint32_t bytes, uint32_t store)     before each plain shared load or store
+//   void qsim_atomic(void *p, uint32_t bytes, uint32_t space)     before each atomicrmw or cmpxchg (space 1 or 3), which then
+//                                                                 runs natively: fibers switch only in calls
+//   void qsim_store_f32(float value)                              before each plain f32 store: no accumulator token
+// clang-format on

@@ -86,11 +86,20 @@ void qsim_wgmma_wait(uint32_t groups, float *acc, uint32_t nacc) {
     known = std::max(known, complete);
   }
   if (!m.options.tokens) return;
+  const WgmmaOp *op = nullptr;
+  uint32_t serial = ~0u;
   for (uint32_t i = 0; i < nacc; ++i) {
     if (!isToken(acc[i])) continue;
     const uint32_t bits = std::bit_cast<uint32_t>(acc[i]);
-    const WgmmaOp *op = findOp(wg, tokenSerial(bits));
-    if (!op || op->group < complete) acc[i] = resolve(wg, t, bits);
+    if (tokenSerial(bits) != serial) op = findOp(wg, serial = tokenSerial(bits));
+    if (op && op->group >= complete) continue; // still in flight
+    const uint32_t count = op ? op->n / 2 : 0;
+    if (op && op->result && i + count <= nacc && areTokens(acc + i, count)) {
+      readFragment(op->result.get(), op->n, t.tid % 128, acc + i);
+      i += count - 1;
+    } else {
+      acc[i] = resolve(wg, t, bits);
+    }
   }
   const auto *bits = reinterpret_cast<const uint32_t *>(acc);
   t.wgmma.known.assign(bits, bits + nacc);

@@ -9,6 +9,10 @@ struct Thread;
 struct Warpgroup;
 struct WgmmaOp;
 
+/// The checks at issue; `threads` are the 128 of the warpgroup.
+void checkUniform(const Thread *threads);
+void checkFencedRegisters(const Thread &thread);
+void checkReads(Cta &cta, unsigned group, const WgmmaOp &op);
 /// All 128 threads have brought their operands.
 void issueWgmma(Cta &cta, unsigned group);
 /// Warp `quarter` of the warpgroup waited for the commit groups below `groups`.

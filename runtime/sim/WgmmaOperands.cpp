@@ -24,6 +24,24 @@ uint32_t BOperand::address(uint32_t n, uint32_t half) const {
   return swizzled(start + n / 8 * stride + n % 8 * swizzle + half * 16, swizzle);
 }
 
+void readFragment(const float *c, uint32_t n, uint32_t t, float *acc) {
+  const float *rows[2] = {c + fragmentRow(t, false) * n + t % 4 * 2,
+                          c + fragmentRow(t, true) * n + t % 4 * 2};
+  for (uint32_t i = 0; i < n / 2; i += 2) {
+    const float *from = rows[i / 2 % 2] + i / 4 * 8;
+    for (uint32_t e = 0; e < 2; ++e)
+      acc[i + e] = from[e] == from[e] ? from[e] : std::bit_cast<float>(0x7fffffffu);
+  }
+}
+
+void writeFragment(float *c, uint32_t n, uint32_t t, const float *acc) {
+  float *rows[2] = {c + fragmentRow(t, false) * n + t % 4 * 2, c + fragmentRow(t, true) * n + t % 4 * 2};
+  for (uint32_t i = 0; i < n / 2; i += 2) {
+    float *to = rows[i / 2 % 2] + i / 4 * 8;
+    for (uint32_t e = 0; e < 2; ++e) to[e] = acc[i + e];
+  }
+}
+
 void readB(const Cta &cta, uint64_t descriptor, uint32_t n, uint16_t *b) {
   const BOperand operand(descriptor);
   for (uint32_t i = 0; i < n; ++i)

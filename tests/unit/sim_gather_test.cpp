@@ -114,7 +114,7 @@ TEST(SimGather, IllegalOperandsAreReported) {
   issueOf([](Single &d) { qsim_cp_async16(smem(0), d.source + 1, 16); },
           "cp.async: the global address needs 16-byte alignment, at data+4");
   issueOf([](Single &d) { qsim_cp_async16(smem(0), d.source, 17); }, "source size 17; 0 to 16 is legal");
-  issueOf([](Single &d) { qsim_cp_async16(smem(0), d.source - 4, 16); },
+  issueOf([](Single &d) { qsim_cp_async16(smem(0), reinterpret_cast<char *>(d.source) - 16, 16); },
           "begins 16 bytes before buffer 'data'");
   issueOf([](Single &d) { qsim_cp_async16(smem(4096), d.source, 16); },
           "cp.async: 16 bytes at smem+0x1000 are outside");

@@ -27,19 +27,19 @@ TEST(SimGlobal, EveryAccessIsChecked) {
   EXPECT_THAT(access(d.a, 16, 0), HasSubstr("0 issues"));
   EXPECT_THAT(access(d.a + 15, 4, 0), HasSubstr("0 issues"));
   EXPECT_THAT(access(d.b + 62, 8, 1), HasSubstr("0 issues"));
-  EXPECT_THAT(access(d.a + 16, 4, 0),
+  EXPECT_THAT(access(reinterpret_cast<char *>(d.a) + 64, 4, 0),
               HasSubstr("[bounds] CTA 0, warp 0 lane 9: global load of 4 bytes out of bounds: at 'a'+64, "
                         "ends 4 bytes past the end of the buffer (64 bytes)"));
   EXPECT_THAT(access(d.a + 14, 16, 0), HasSubstr("at 'a'+56, ends 8 bytes past the end"));
   EXPECT_THAT(
-      access(d.b - 2, 4, 1),
+      access(reinterpret_cast<char *>(d.b) - 8, 4, 1),
       HasSubstr("global store of 4 bytes out of bounds: begins 8 bytes before buffer 'b' (256 bytes)"));
   EXPECT_THAT(access(reinterpret_cast<char *>(d.b) + 2, 4, 1),
               HasSubstr("[misaligned] CTA 0, warp 0 lane 9: global store of 4 bytes at b+2"));
   EXPECT_THAT(access(d.a, 4, 1),
               HasSubstr("[read-only] CTA 0, warp 0 lane 9: global store of 4 bytes at a+0"));
   run.options.bounds = false;
-  EXPECT_THAT(access(d.a + 16, 4, 0), HasSubstr("0 issues"));
+  EXPECT_THAT(access(reinterpret_cast<char *>(d.a) + 64, 4, 0), HasSubstr("0 issues"));
 }
 
 TEST(SimGlobal, ManyAndOverlappingBuffers) {
