@@ -52,7 +52,7 @@ def test_report_fails_when_a_runner_died_or_ran_nothing(tmp_path):
     assert (status, lines[-1]) == (1, "0 passed, 1 failed, 0 skipped")
 
 
-@pytest.mark.parametrize("script", ["setup.sh", "test.sh"])
+@pytest.mark.parametrize("script", ["setup.sh", "test.sh", "bundle.sh", "gpu-test.sh"])
 def test_scripts_help_and_refuse_unknown_options(script):
     def run(*arguments):
         return subprocess.run(["bash", f"scripts/{script}", *arguments], cwd=ROOT, capture_output=True, text=True)
