@@ -138,7 +138,7 @@ TEST(SimMemory, ASharedAddressIsTheLowHalf) {
   uint32_t out[3] = {}, wide[2] = {};
   void *g = out, *p = wide;
   char bytes[16] = {};
-  int n = 24;
+  int n = 1048; // carries into the base's bits
   float f = 0;
   machine.run(parseIr(around(R"(
   %at = getelementptr i8, ptr addrspace(3) @quern_smem, i32 %n
@@ -149,10 +149,10 @@ TEST(SimMemory, ASharedAddressIsTheLowHalf) {
   store i32 123, ptr addrspace(3) %back
 )")),
               "k", {&g, &p, bytes, &n, &f});
-  EXPECT_EQ(out[0], uint32_t(reinterpret_cast<uint64_t>(machine.base)) + 24);
-  EXPECT_EQ(out[0], 1024u + 24);
-  EXPECT_EQ(*reinterpret_cast<int *>(machine.base + 32), 123);
-  EXPECT_THAT(machine.calls, ElementsAre("qsim_global outside 4 store", "qsim_shared +32 4 store"));
+  EXPECT_EQ(out[0], uint32_t(reinterpret_cast<uint64_t>(machine.base)) + 1048);
+  EXPECT_EQ(out[0], 1024u + 1048);
+  EXPECT_EQ(*reinterpret_cast<int *>(machine.base + 1056), 123);
+  EXPECT_THAT(machine.calls, ElementsAre("qsim_global outside 4 store", "qsim_shared +1056 4 store"));
 }
 
 TEST(SimMemory, StaticSharedVariablesHaveNumbers) {
