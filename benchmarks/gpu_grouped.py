@@ -2,8 +2,8 @@
 
     python benchmarks/gpu_grouped.py [--quick] [--only 'gpt-oss-20b/*/T4096/*'] [--peers quern,grouped_mm] [--json FILE]
 
-One row per peer and case: us (20..80 percentile), TFLOP/s, GB/s, share of the roofline, time relative to Quern's, error. gpu_timing.py
-has the protocol, benchmarks/README.md says what each peer is and what it is given for nothing. Data are random, never zeros.
+One row per peer and case: us (20..80 percentile), TFLOP/s, GB/s, share of the roofline, time relative to Quern's, error, and beside
+Quern's what `quern explain` predicted. gpu_timing.py has the protocol, benchmarks/README.md says what each peer is and what it is given for nothing. Data are random, never zeros.
 """
 
 import argparse
@@ -13,8 +13,9 @@ import sys
 import time
 
 import torch
-from gpu_cases import PROJECTIONS, SHAPES, TOKENS, Case, label, make_stacks, tile_error
+from gpu_cases import PROJECTIONS, SHAPES, TOKENS, Case, label, make_stacks, route, tile_error
 from gpu_goals import verdicts
+from gpu_predictions import predictions
 from gpu_timing import ceilings, clocks, interleaved, machine
 from peers import all_peers
 from peers.torch_peers import grouped_mm
@@ -52,6 +53,7 @@ def arguments(argv=None):
     add("--rounds", type=int, help="samples of each peer (default 25)")
     add("--quick", action="store_true", help="gpt-oss-20b, four token counts, uniform, 20 rounds: about a minute; other options win")
     add("--budget", type=float, metavar="SECONDS", help="start no further case after this time; what was left out is listed")
+    add("--no-predict", action="store_true", help="leave out what `quern explain` predicts (it compiles each kernel once more)")
     add("--seed", type=int, default=0)
     add("--device", default="cuda", help="cuda, cuda:N, or cpu: a self-test whose figures mean nothing")
     add("--json", metavar="FILE", help="also write all figures here ('-': standard output, the table goes to standard error)")
@@ -86,7 +88,7 @@ def bytes_moved(peer, case):
     return weights * experts + case.least_bytes() - case.live_experts * sum(s.packed_bytes for s in case.used_stacks())
 
 
-def measure(case, peers, options, ceiling):
+def measure(case, peers, options, ceiling, predicted_us=None):
     """One record: figures, rates and errors of every peer that can run the case, reasons of those that cannot."""
     calls, left_out, errors, expected = {}, {}, {}, {}
     for peer in peers:
@@ -113,7 +115,7 @@ def measure(case, peers, options, ceiling):
         "case": case.label, "model": case.shape.name, "projection": case.projection, "tokens": case.tokens, "routing": case.skew,
         "rows": case.rows, "rows_per_expert": case.rows / case.shape.experts, "largest_expert": max(case.counts),
         "live_experts": case.live_experts, "flops": case.flops, "least_bytes": case.least_bytes(), "roofline_us": ideal,
-        "left_out": left_out, "peers": {},
+        "predicted_us": predicted_us, "left_out": left_out, "peers": {},
     }  # fmt: skip
     for peer in peers:
         if peer.name in figures:
@@ -130,7 +132,18 @@ def wrong(record):
     return [name for name, taken in record["peers"].items() if taken["error"] is not None and not taken["error"] <= gate]
 
 
-HEADER = f"{'case':<40}{'rows/e':>7}  {'peer':<12}{'us':>10} {'(20..80 %)':<19}{'TFLOP/s':>8}{'GB/s':>8}{'roof':>6}{'/quern':>8}{'error':>9}"
+def predicted(options):
+    """({label: us}, reason) for the plan; nothing on the CPU, whose times explain does not model."""
+    if options.no_predict or options.device == "cpu" or "quern" not in options.peers:
+        return {}, None
+    cases = []
+    for shape, projection, tokens, skew in options.plan:
+        ids, _ = route(tokens, shape.experts, shape.top_k, skew, options.seed + tokens)
+        cases.append((label(shape, projection, tokens, skew), shape, projection, int(ids.unique().numel()), ids.numel()))
+    return predictions(cases, torch.cuda.get_device_name(torch.device(options.device)))
+
+
+HEADER = f"{'case':<40}{'rows/e':>7}  {'peer':<12}{'us':>10} {'(20..80 %)':<19}{'TFLOP/s':>8}{'GB/s':>8}{'roof':>6}{'/quern':>8}{'error':>9}  predicted"
 
 
 def lines(record):
@@ -144,6 +157,7 @@ def lines(record):
         error = "-" if t["error"] is None else f"{t['error']:.1e}"
         out.append(
             f"{place}  {name:<12}{t['us']:>10.1f} {spread:<19}{t['tflops']:>8.1f}{t['gbps']:>8.0f}{t['roofline']:>6.0%}{ratio:>8}{error:>9}"
+            + (f"{record['predicted_us']:>11.1f}" if name == "quern" and record["predicted_us"] else "")
         )
     out += [f"{'':<49}{name:<12}left out: {reason}" for name, reason in record["left_out"].items()]
     return out
@@ -155,6 +169,9 @@ def run(options, out):
     peers = [peer for peer in all_peers() if peer.name in options.peers]
     ceiling = ceilings(device)
     print(f"ceilings: bf16 matmul {ceiling[0] / 1e12:.1f} TFLOP/s, copy {ceiling[1] / 1e9:.0f} GB/s\n\n{HEADER}", file=out, flush=True)
+    expected, reason = predicted(options)
+    if reason:
+        print(f"predictions left out: {reason}", file=out)
     stacks, model = {}, None
     for shape, projection, tokens, skew in options.plan:
         if options.budget is not None and time.monotonic() - begin > options.budget:
@@ -165,7 +182,7 @@ def run(options, out):
             wanted = {p for s, p, _, _ in options.plan if s.name == shape.name}
             model, stacks = shape.name, make_stacks(shape, wanted, device, options.seed)
         case = Case(shape, projection, tokens, skew, options.seed + tokens, device, stacks)
-        records.append(measure(case, peers, options, ceiling))
+        records.append(measure(case, peers, options, ceiling, expected.get(case.label)))
         print("\n".join(lines(records[-1])), file=out, flush=True)
     return ceiling, records, skipped
 

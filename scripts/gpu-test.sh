@@ -77,13 +77,17 @@ run_python() {
   QUERN_TEST_TARGET=cuda "$python" -m pytest -q -p no:cacheprovider -c tests/pytest.ini --rootdir tests tests/python/test_gpu_*.py --junit-xml "$out/python.xml"
 }
 
+# One of each kind: every kernel on ragged rows, edge strips, dense rows, the sort, re-tiling, the combine.
+sanitizerFilter=GpuKernels.RaggedRoutings:GpuKernels.EdgeShapes:GpuKernels.DenseRows:GpuRouting.SentinelsAndEmptyExperts
+sanitizerFilter+=:GpuRouting.Zipf:GpuPacking.CodesThereAndBack:GpuPacking.DecodesEveryShape:GpuRows.CombineAddsInAscendingRowOrder
+
 sanitize() {
   local tool=$1 sanitizer
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null) || leaveOut "compute-sanitizer is not on the PATH"
   [[ -x $tests ]] || leaveOut "${tests#"$root"/} is not built"
   # Small shapes only: a checked kernel is hundreds of times slower.
-  QUERN_TEST_TARGET=cuda QUERN_TEST_SMALL=1 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 --log-file "$out/$tool.txt" \
-    "$tests" --gtest_brief=1 --gtest_filter="${QUERN_SANITIZER_FILTER:-*Sanitize*}" && echo "$(grep -a 'SUMMARY' "$out/$tool.txt" | tail -n 1)"
+  QUERN_TEST_TARGET=cuda "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 --log-file "$out/$tool.txt" \
+    "$tests" --gtest_brief=1 --gtest_filter="${QUERN_SANITIZER_FILTER:-$sanitizerFilter}" && echo "$(grep -a 'SUMMARY' "$out/$tool.txt" | tail -n 1)"
 }
 run_memcheck() { sanitize memcheck; }
 run_racecheck() { sanitize racecheck; }

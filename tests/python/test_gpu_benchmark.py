@@ -15,6 +15,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import gpu_cases  # noqa: E402
 import gpu_goals  # noqa: E402
 import gpu_grouped  # noqa: E402
+import gpu_predictions  # noqa: E402
 import gpu_timing  # noqa: E402
 import peers  # noqa: E402
 from peers import nf4, triton_peers  # noqa: E402
@@ -219,6 +220,40 @@ def test_rates_and_roofline_by_hand():
     assert gpu_grouped.bytes_moved(resident, c) - c.least_bytes() == c.live_experts * 128 * 64 * (2 - 0.5625)
     record = gpu_grouped.measure(c, [resident], gpu_grouped.arguments(["--device", "cpu", "--models", "tiny", "--rounds", "1"]), (1e9, 1e12))
     assert record["roofline_us"] == pytest.approx(c.flops / 1e9 * 1e6)
+
+
+EXPLAINED = """kernel      gate_up of gpt_oss.qn
+predicted   32 experts, not measured
+              rows  width   tiles  rounds        us  TFLOP/s   TB/s  limiter
+                 1     32    1440      11     181.3      5.9   1.65  alu
+               512    256    5760      44    2243.6    484.6   0.39  l2
+"""
+
+
+def test_predictions_are_read_and_summed(monkeypatch, tmp_path):
+    assert gpu_predictions.parse(EXPLAINED) == {1: 181.3, 512: 2243.6}
+    fake = tmp_path / "quern"
+    fake.write_text(f"#!/bin/sh\ncase $4 in down) [ -e {tmp_path}/broken ] && echo 'error: no such kernel' >&2 && exit 2; esac\necho '{EXPLAINED}'\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("QUERN_TOOL", str(fake))
+    shape = gpu_cases.SHAPES["gpt-oss-20b"]
+    cases = [("a", shape, "gate_up", 4, 4), ("b", shape, "layer", 32, 32 * 512)]
+    # The fake shows one row more than each of these two kernels (4 and 32 live experts) was asked for: a table of another call.
+    times, reason = gpu_predictions.predictions(cases, "NVIDIA H100 80GB HBM3")
+    assert times == {} and "shows no time" in reason
+    cases = [("a", shape, "gate_up", 32, 32), ("b", shape, "layer", 32, 32 * 512), ("c", shape, "down", 32, 32)]
+    assert gpu_predictions.predictions(cases, "NVIDIA H100 80GB HBM3") == ({"a": 181.3, "b": 2 * 2243.6, "c": 181.3}, None)
+    (tmp_path / "broken").touch()
+    times, reason = gpu_predictions.predictions(cases, "NVIDIA H200")
+    assert times == {"a": 181.3} and reason == "gpt_oss.down: error: no such kernel"
+
+
+def test_the_prediction_stands_in_the_row_of_quern():
+    c = case("down", tokens=8, skew="uniform")
+    options = gpu_grouped.arguments(["--device", "cpu", "--models", "tiny", "--rounds", "1"])
+    record = gpu_grouped.measure(c, [peers.all_peers()[0], Resident()], options, (1e9, 1e12), 123.4)
+    rows = gpu_grouped.lines(record)
+    assert rows[0].endswith("123.4") and not rows[1].endswith("123.4") and gpu_grouped.predicted(options) == ({}, None)
 
 
 def test_goals():
