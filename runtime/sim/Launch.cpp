@@ -3,6 +3,7 @@
 #include "runtime/sim/Machine.h"
 #include <cstring>
 #include <mutex>
+#include <numeric>
 #include <sys/mman.h>
 
 namespace quern::sim {
@@ -152,6 +153,16 @@ static void runCluster(Machine &m, unsigned first) {
   m.report.ctas += launch.cluster;
 }
 
+/// Clusters in any order, as the hardware may start them.
+static void runGrid(Machine &m) {
+  std::vector<unsigned> order(m.launch->grid / m.launch->cluster);
+  std::iota(order.begin(), order.end(), 0u);
+  if (m.options.scheduler != Scheduler::Fifo)
+    for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[m.random.below(i)]);
+  for (unsigned cluster : order)
+    if (!m.stopped) runCluster(m, cluster * m.launch->cluster);
+}
+
 static std::string illegal(const Launch &launch) {
   if (!launch.entry) return "there is no entry";
   if (launch.block == 0 || launch.block % 32 || launch.block > 1024)
@@ -197,7 +208,7 @@ Report launch(const Launch &launch, const Options &options) {
     m.globals.reset(launch.buffers);
     m.ctas.resize(launch.cluster);
     m.threads.resize(launch.cluster * launch.block);
-    for (unsigned first = 0; first < launch.grid && !m.stopped; first += launch.cluster) runCluster(m, first);
+    runGrid(m);
   }
   machine = nullptr;
   m.report.ms =

@@ -27,7 +27,7 @@ void Shadow::addReader(Word &word, const Thread &thread, bool atomic) {
     if (!word.readers) {
       if (freeLists.empty()) {
         readers.emplace_back();
-        word.readers = uint16_t(readers.size());
+        word.readers = uint32_t(readers.size());
       } else {
         word.readers = freeLists.back();
         freeLists.pop_back();

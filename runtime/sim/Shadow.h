@@ -19,7 +19,7 @@ enum class Access : uint8_t { Load, Store, Atomic };
 struct Word {
   uint32_t writeClock = 0, readClock = 0; // 0: no access since the last async copy
   uint16_t writer = 0, reader = 0;        // thread of the cluster
-  uint16_t readers = 0;                   // 1 + index of the list of concurrent readers of other warps
+  uint32_t readers = 0;                   // 1 + index of the list of concurrent readers of other warps
   bool written = false;                   // by a plain store
   bool atomic = false;                    // the reader was an atomic: it reads, and other atomics do not mind
 };
@@ -53,7 +53,7 @@ public:
   const Reader *conflict(const Word &word, const uint32_t *clock, Access access);
 
 private:
-  std::vector<uint16_t> freeLists;
+  std::vector<uint32_t> freeLists;
   Reader last; // what conflict() returns for the word's own reader
 };
 

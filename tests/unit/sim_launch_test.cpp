@@ -103,6 +103,31 @@ TEST(SimLaunch, SameSeedSameRun) {
   EXPECT_NE(result(5), result(6));
 }
 
+TEST(SimLaunch, BlocksRunInAnyOrder) {
+  struct Order {
+    uint32_t count, first;
+  } data{};
+  KernelRun<Order> run(
+      data,
+      [](Order &d) {
+        if (qsim_tid_x() == 0 && d.count++ == 0) d.first = qsim_ctaid_x();
+      },
+      32, 0);
+  run.launch.grid = 16;
+  std::set<uint32_t> first;
+  for (uint64_t seed = 1; seed <= 16; ++seed) {
+    data = {};
+    ASSERT_EQ(run(seed).ctas, 16u);
+    ASSERT_EQ(data.count, 16u);
+    first.insert(data.first);
+  }
+  EXPECT_GT(first.size(), 4u);
+  run.options.scheduler = Scheduler::Fifo;
+  data = {};
+  run();
+  EXPECT_EQ(data.first, 0u);
+}
+
 TEST(SimLaunch, EndlessLoopsEnd) {
   int data = 0;
   KernelRun<int> run(
