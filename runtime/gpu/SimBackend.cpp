@@ -15,8 +15,8 @@ namespace quern::gpu {
 namespace {
 
 constexpr uint64_t zone = 256; // bytes of guard on each side, and the alignment
-constexpr unsigned char guardByte = 0xa5,
-                        freshByte = 0xff; // 0xff..ff is NaN in f32, bf16, f16; -1 in integers
+constexpr unsigned char guardByte = 0xa5;
+constexpr uint16_t fresh = 0x7fff; // NaN in f32, bf16 and f16; far outside any array as an index
 
 std::mutex statsMutex;
 SimStats total;
@@ -86,7 +86,7 @@ public:
     Allocation a{{static_cast<unsigned char *>(std::aligned_alloc(zone, whole)), {}}, bytes};
     if (!a.memory) return Error::system(fmt::format("cannot allocate {} bytes", bytes), "simulator");
     std::memset(a.memory.get(), guardByte, whole);
-    std::memset(a.memory.get() + zone, freshByte, bytes);
+    for (uint64_t i = 0; i < bytes; ++i) a.memory.get()[zone + i] = i % 2 ? fresh >> 8 : fresh & 255;
     void *data = a.memory.get() + zone;
     std::lock_guard lock(mutex);
     allocations.emplace(reinterpret_cast<uintptr_t>(data), std::move(a));
