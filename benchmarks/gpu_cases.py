@@ -121,26 +121,33 @@ class Case:
         moved["layer"] = self.tokens * hidden * 6 + self.rows * inner * 4
         return weights + moved[self.projection]
 
-    def expected(self, fused, project):
-        """The result to compare with, fp32 after the product: what a fused kernel gives, or the plain product [R, N].
+    def product(self, stack, rows):
+        """float32 [R, N] of rows [R, K]: the exactly decoded weights, expert by expert, in float32."""
+        out = torch.empty(rows.shape[0], stack.n, dtype=torch.float32, device=self.device)
+        end = 0
+        for e, count in enumerate(self.counts):
+            begin, end = end, end + count
+            if count:
+                torch.matmul(rows[begin:end].float(), stack.dense()[e].float().t(), out=out[begin:end])
+        return out
 
-        project(stack, rows [R, K]) -> [R, N] is a trusted grouped matmul; its own rounding to bfloat16 is in the result.
-        """
+    def expected(self, fused):
+        """The float32 result to compare with: what a fused kernel gives, or the plain product [R, N]. In a layer h is rounded to bfloat16."""
         if self.projection == "layer":
             up = self.stacks["gate_up"]
-            h = gate(self._biased(up, project(up, self.sorted_rows()).float()), self.shape.kind).bfloat16()
-            return self._combined(project(self.stacks["down"], h))
+            h = gate(self._biased(up, self.product(up, self.sorted_rows())), self.shape.kind).bfloat16()
+            return self._combined(self.product(self.stacks["down"], h))
         stack = self.stacks[self.projection]
-        y = project(stack, self.sorted_rows())
+        y = self.product(stack, self.sorted_rows())
         if not fused:
-            return y.float()
-        return gate(self._biased(stack, y.float()), self.shape.kind) if self.projection == "gate_up" else self._combined(y)
+            return y
+        return gate(self._biased(stack, y), self.shape.kind) if self.projection == "gate_up" else self._combined(y)
 
     def _biased(self, stack, y):
         return y if stack.bias is None else y + stack.bias[self.row_expert].float()
 
     def _combined(self, z):
-        z = self._biased(self.stacks["down"], z.float()) * self.row_weight[:, None]
+        z = self._biased(self.stacks["down"], z) * self.row_weight[:, None]
         return torch.zeros(self.tokens, z.shape[1], device=self.device).index_add_(0, self.row_token, z)
 
 

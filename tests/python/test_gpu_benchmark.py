@@ -86,11 +86,13 @@ def test_dequantize_equals_the_packages():
 @pytest.mark.parametrize("projection", gpu_cases.PROJECTIONS)
 def test_peers_agree_with_the_reference_and_a_wrong_one_does_not(projection):
     c = case(projection)
-    trusted = lambda stack, rows: torch.cat(  # noqa: E731
-        [rows[a:b].float() @ stack.dequantize_expert(e).float().t() for e, (a, b) in enumerate(zip(c.offsets.tolist(), c.offsets.tolist()[1:]))]
-    ).bfloat16()
-    expected = c.expected(projection == "layer", trusted)
-    gate = 3 * gpu_grouped.GATE if projection == "layer" else gpu_grouped.GATE
+    stack = c.used_stacks()[0]
+    codes = torch.stack([stack.codes >> 4, stack.codes & 15], -1).view(stack.experts, stack.n, stack.k)
+    weight = (torch.tensor(nf4.TABLE)[codes.long()].view(-1, 64) * stack.absmax.view(-1, 1)).bfloat16().view_as(codes)
+    by_hand = torch.stack([row.double() @ weight[e].double().t() for row, e in zip(c.sorted_rows(), c.row_expert)])
+    torch.testing.assert_close(c.product(stack, c.sorted_rows()).double(), by_hand, rtol=1e-4, atol=1e-5)
+    expected = c.expected(projection == "layer")
+    gate = gpu_grouped.LAYER_GATE if projection == "layer" else gpu_grouped.GATE
     for peer in (Resident(), DequantizeGrouped(), Loop()):
         assert peer.unavailable(c) is None
         found = peer.call(c)()
@@ -109,8 +111,7 @@ def test_the_quern_adapter_computes_what_it_stands_for(projection, kind):
     c = case(projection, shape=shape)
     quern_peer = peers.all_peers()[0]
     assert quern_peer.unavailable(c) is None and quern_peer.name == "quern"
-    expected = c.expected(True, lambda stack, rows: Loop().project(stack, rows, c))
-    assert gpu_cases.tile_error(quern_peer.call(c)(), expected) <= 3 * gpu_grouped.GATE
+    assert gpu_cases.tile_error(quern_peer.call(c)(), c.expected(True)) <= gpu_grouped.QUERN_GATES[projection]
 
 
 INTERPRET = """
