@@ -1,13 +1,15 @@
 // See Mutate.h: which mutants there are, and how one is made.
 #include "codegen/sim/Mutate.h"
 #include "codegen/gpu/Primitives.h"
-#include "codegen/sim/Split.h"
 #include "llvm/ADT/SetVector.h"
 #include "llvm/ADT/StringMap.h"
 #include "llvm/ADT/StringSwitch.h"
 #include "llvm/IR/GetElementPtrTypeIterator.h"
+#include "llvm/IR/IRBuilder.h"
 #include "llvm/IR/Instructions.h"
+#include "llvm/IR/ModuleSlotTracker.h"
 #include "llvm/IR/ReplaceConstant.h"
+#include "llvm/Support/raw_ostream.h"
 #include <algorithm>
 #include <fmt/format.h>
 #include <functional>
@@ -112,14 +114,16 @@ std::optional<SmallVector<Instruction *>> neededBehind(const Instruction &at, Ca
 
 class Enumeration {
   std::vector<Mutant> &found;
+  ModuleSlotTracker slots; // numbers of values, counted once
   StringMap<unsigned> ordinals;
   DenseMap<const Instruction *, std::string> labels; // "q.wgmma.commit #2"
   DenseSet<std::pair<Instruction *, unsigned>> seen; // constants
 
 public:
-  explicit Enumeration(std::vector<Mutant> &found) : found(found) {}
+  Enumeration(std::vector<Mutant> &found, Module &module) : found(found), slots(&module) {}
 
   void kernel(Function &f) {
+    slots.incorporateFunction(f);
     SmallVector<CallInst *> all;
     for (BasicBlock &block : f)
       for (Instruction &i : block)
@@ -152,6 +156,13 @@ public:
 private:
   void add(std::string description, std::function<void()> apply) {
     found.push_back({std::move(description), std::move(apply)});
+  }
+
+  std::string textOf(const Instruction &i) {
+    std::string out;
+    raw_string_ostream stream(out);
+    i.print(stream, slots);
+    return StringRef(out).trim().str();
   }
 
   void one(CallInst &call) {
@@ -222,7 +233,7 @@ private:
     if (value && value != 1 && value < small && value > -small) others.push_back(value * 2);
     for (int64_t other : others) {
       if (user.isShift() && index == 1 && (other < 0 || other >= int64_t(bits))) continue;
-      std::string where = user.getType()->isVoidTy() || labels.count(&user) ? "" : text(user) + ", for ";
+      std::string where = user.getType()->isVoidTy() || labels.count(&user) ? "" : textOf(user) + ", for ";
       add(fmt::format("{} -> {} in {}{}", value, other, where, root), [&user, index, &constant, other] {
         user.dropPoisonGeneratingFlags();
         user.setOperand(index, ConstantInt::getSigned(constant.getType(), other, true));
@@ -238,7 +249,7 @@ std::vector<Mutant> enumerateMutants(Module &module) {
     if (variable.getAddressSpace() == 3) shared.push_back(&variable);
   convertUsersOfConstantsToInstructions(shared);
   std::vector<Mutant> found;
-  Enumeration enumeration(found);
+  Enumeration enumeration(found, module);
   for (Function &f : module)
     if (!f.isDeclaration()) enumeration.kernel(f);
   return found;
