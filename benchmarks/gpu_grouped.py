@@ -145,7 +145,7 @@ def predicted(options):
     return predictions(cases, torch.cuda.get_device_name(torch.device(options.device)))
 
 
-HEADER = f"{'case':<40}{'rows/e':>7}  {'peer':<12}{'us':>10} {'(20..80 %)':<19}{'TFLOP/s':>8}{'GB/s':>8}{'roof':>6}{'/quern':>8}{'error':>9}  predicted"
+HEADER = f"{'case':<40}{'rows/e':>7}  {'peer':<12}{'us':>10} {'(20..80 %)':<19}{'host us':>8}{'TFLOP/s':>8}{'GB/s':>8}{'roof':>6}{'/quern':>8}{'error':>9}  predicted"
 
 
 def lines(record):
@@ -158,7 +158,7 @@ def lines(record):
         spread = f"({t['p20']:.1f}..{t['p80']:.1f})"
         error = "-" if t["error"] is None else f"{t['error']:.1e}"
         out.append(
-            f"{place}  {name:<12}{t['us']:>10.1f} {spread:<19}{t['tflops']:>8.1f}{t['gbps']:>8.0f}{t['roofline']:>6.0%}{ratio:>8}{error:>9}"
+            f"{place}  {name:<12}{t['us']:>10.1f} {spread:<19}{t['host_us']:>8.0f}{t['tflops']:>8.1f}{t['gbps']:>8.0f}{t['roofline']:>6.0%}{ratio:>8}{error:>9}"
             + (f"{record['predicted_us']:>11.1f}" if name == "quern" and record["predicted_us"] else "")
         )
     out += [f"{'':<49}{name:<12}left out: {reason}" for name, reason in record["left_out"].items()]

@@ -2,7 +2,8 @@
 
 Protocol: every sample is one call between two CUDA events, right after a write of 256 MB that puts everything else out of L2 and
 keeps the device busy while the host queues the call. Peers take turns, one sample each per round; the first rounds warm up and are
-dropped. A figure is the median of all samples (20 at least), its interval the 20th to the 80th percentile. Ceilings are taken the same
+dropped. A figure is the median of all samples (20 at least), its interval the 20th to the 80th percentile; beside it the median of the
+host's time in the call, which is what queueing costs (a call that waits for the device shows it there). Ceilings are taken the same
 way in the same run: a bfloat16 matmul 8192 x 8192 x 8192 of random numbers, and a device copy of 1 GiB (bytes read + bytes written)."""
 
 import os
@@ -17,10 +18,10 @@ FLUSH_BYTES = 256 << 20
 
 
 class Figure:
-    """Microseconds of one peer in one case: median and the 20..80 percentile interval."""
+    """Microseconds of one peer in one case: median and the 20..80 percentile interval, and those that the host spent in the call."""
 
-    def __init__(self, samples):
-        self.samples = sorted(samples)
+    def __init__(self, samples, host=()):
+        self.samples, self.host = sorted(samples), sorted(host)
 
     def percentile(self, share):
         return self.samples[min(len(self.samples) - 1, int(share * len(self.samples)))]
@@ -31,34 +32,34 @@ class Figure:
         return self.samples[middle] if len(self.samples) % 2 else (self.samples[middle - 1] + self.samples[middle]) / 2
 
     def record(self):
-        return {"us": self.median, "p20": self.percentile(0.2), "p80": self.percentile(0.8), "samples": len(self.samples)}
+        host = self.host[len(self.host) // 2] if self.host else None
+        return {"host_us": host, "us": self.median, "p20": self.percentile(0.2), "p80": self.percentile(0.8), "samples": len(self.samples)}
 
 
 def interleaved(calls, device, rounds, warmup=3):
     """{name: Figure} of calls {name: function}, by the protocol above. On the CPU, for tests only, the host's clock and no flush."""
-    samples = {name: [] for name in calls}
+    samples, host = ({name: [] for name in calls} for _ in range(2))
     cuda = device.type == "cuda"
     flush = torch.empty(FLUSH_BYTES // 4, dtype=torch.int32, device=device) if cuda else None
     for turn in range(warmup + rounds):
-        events = {}
+        events, spent = {}, {}
         for name, call in calls.items():
             if cuda:
                 flush.zero_()
-                start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-                start.record()
-                call()
-                end.record()
-                events[name] = (start, end)
-            else:
-                begin = time.perf_counter()
-                call()
-                events[name] = (time.perf_counter() - begin) * 1e6
+                events[name] = tuple(torch.cuda.Event(enable_timing=True) for _ in range(2))
+                events[name][0].record()
+            begin = time.perf_counter()
+            call()
+            spent[name] = (time.perf_counter() - begin) * 1e6
+            if cuda:
+                events[name][1].record()
         if cuda:
             torch.cuda.synchronize(device)
         if turn >= warmup:
-            for name, taken in events.items():
-                samples[name].append(taken[0].elapsed_time(taken[1]) * 1e3 if cuda else taken)
-    return {name: Figure(values) for name, values in samples.items()}
+            for name, us in spent.items():
+                samples[name].append(events[name][0].elapsed_time(events[name][1]) * 1e3 if cuda else us)
+                host[name].append(us)
+    return {name: Figure(values, host[name]) for name, values in samples.items()}
 
 
 def ceilings(device, rounds=20):

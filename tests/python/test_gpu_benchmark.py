@@ -153,7 +153,7 @@ def test_cpu_self_test_writes_a_record_of_everything(tmp_path, capsys):
     record = result["records"][1]
     assert record["rows"] == 66 and record["flops"] == 2 * 66 * 128 * 128 and set(record["left_out"]) == {"triton"}
     assert {"quern", "grouped_mm", "dequant+gmm", "loop", "dense"} == set(record["peers"])
-    assert {"us", "p20", "p80", "samples", "tflops", "gbps", "roofline", "error"} == set(record["peers"]["quern"])
+    assert {"us", "host_us", "p20", "p80", "samples", "tflops", "gbps", "roofline", "error"} == set(record["peers"]["quern"])
     assert result["machine"]["commit"] and result["tensor_flops"] > 0
 
 
