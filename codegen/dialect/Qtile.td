@@ -142,13 +142,14 @@ def Qtile_DecodeOp : Qtile_Op<"decode", [Pure, AttrSizedOperandSegments]> {
   let summary = "8 arranged codes of a thread to its A registers of one k16 step";
   let description = [{
     `first` and `second` are the planes of MMA rows g and g + 8 (of the rounded table in fast mode, with the rows' scales as 16-bit
-    pairs). `twist` is XORed onto the codes: qtile.tables' order of planes depends on the lane.
+    pairs). `twist` is XORed onto the codes (qtile.tables' order of planes depends on the lane); `order` is 0x32103210 with the twist of
+    the top bits applied: the selector that puts bytes in place.
   }];
-  let arguments = (ins I32:$word, I32:$twist, Variadic<I32>:$first, Variadic<I32>:$second, Optional<I32>:$scale0,
+  let arguments = (ins I32:$word, I32:$twist, I32:$order, Variadic<I32>:$first, Variadic<I32>:$second, Optional<I32>:$scale0,
       Optional<I32>:$scale1);
   let results = (outs I32:$a0, I32:$a1, I32:$a2, I32:$a3);
   let assemblyFormat = [{
-    $word `twist` $twist `planes` `(` $first `)` `(` $second `)` (`scales` $scale0^ `,` $scale1)? attr-dict
+    $word `twist` $twist `order` $order `planes` `(` $first `)` `(` $second `)` (`scales` $scale0^ `,` $scale1)? attr-dict
     `:` type($first) `,` type($second)
   }];
 }

@@ -1,10 +1,10 @@
 // expand-multiply: the K loop of a consumer warpgroup.
 //
-// Per step of 64 columns: four k16 slices; the weights of slice s + 1 are decoded while the tensor cores work
-// on slice s. Codes and scales of the next step are read before the step's wait, so their latency is hidden
-// too. Registers of a slice are written only after a fence that ties them (ptxas C7519), and the loop carries
-// codes, not weights: a carried A register would be written while a wgmma that reads it is in flight (ptxas
-// C7513).
+// Per step of 64 columns: four k16 slices, each decoded while the tensor cores work on the one before. The
+// next step is opened early: its barrier is waited for after the first slice, its codes, scales and product
+// tables are read while the slices run, and its first slice is decoded under the last one, so that the tensor
+// cores wait for nothing between steps. Registers of a slice are written only after a fence that ties them
+// (ptxas C7519), and the carried ones only after a wait that proves their last reader done (C7513).
 #include "codegen/gpu/Expand.h"
 #include "codegen/gpu/Passes.h"
 
@@ -22,12 +22,14 @@ struct Loop {
   bool halved = f.pairing == Pairing::Halved;
   int64_t perStep = f.scalesPerStep();
   static constexpr int64_t wordCount = 4;
+  Value rows;                      // allocated rows, a parameter
   Value thread, group, warp, g, c; // of the warpgroup: thread, index; of the warp: index, lane / 4, lane % 4
   Value codeAt, scaleAt;           // this thread's offsets in a stage
-  Value twist, selector, smemBase;
+  Value twist, order, selector, smemBase;
   SmallVector<Value> entries, planes;
 
-  Loop(Emitter &emitter, const Plan &program, int64_t n) : e(emitter), plan(program), width(n) {}
+  Loop(Emitter &emitter, const Plan &program, int64_t n, Value allRows)
+      : e(emitter), plan(program), width(n), rows(allRows) {}
 
   Value full(Value stage) { return e.at(e.smem(plan.barriers), e.wide(e.shl(stage, 4))); }
   Value empty(Value stage) { return e.at(e.smem(plan.barriers + 8), e.wide(e.shl(stage, 4))); }
@@ -55,8 +57,11 @@ struct Loop {
         for (int block = 1; block < 4; ++block) v = e.select(e.eq(c, block), e.cf(f.table[4 * block + i]), v);
         entries.push_back(v);
       }
+      order = e.xori(e.andi(e.shr(twist, 1), 0x44444444), 0x32103210);
     } else {
       twist = e.c(0);
+      // A register, not an immediate, so that one LOP3 takes it and the mask: rows are never negative.
+      order = e.xori(e.shr(rows, 31), 0x32103210);
       constantPlanes();
     }
   }
@@ -108,12 +113,6 @@ struct Loop {
     return out;
   }
 
-  SmallVector<Type> stepTypes() {
-    SmallVector<Type> types(wordCount, e.i32());
-    types.append(2 * perStep * (f.zero ? 2 : 1), e.f32());
-    return types;
-  }
-
   /// What decoding needs for half `i` of a step (or the whole step): planes of the two rows, or scale pairs.
   struct Rows {
     SmallVector<Value> first, second;
@@ -139,7 +138,7 @@ struct Loop {
 
   SmallVector<Value> decode(ValueRange step, int slice, const Rows &rows) {
     auto op = qtile::DecodeOp::create(e.b, e.loc, e.i32(), e.i32(), e.i32(), e.i32(), step[slice], twist,
-                                      rows.first, rows.second, rows.scale0, rows.scale1);
+                                      order, rows.first, rows.second, rows.scale0, rows.scale1);
     return SmallVector<Value>(op->getResults());
   }
 
@@ -156,9 +155,10 @@ struct Loop {
     e.prim("wgmma.commit", {});
   }
 
-  void wait(SmallVectorImpl<Value> &acc) {
+  void wait(SmallVectorImpl<Value> &acc, int pending) {
     SmallVector<Type> types(acc.size(), e.f32());
-    auto next = e.prim("wgmma.wait.0.n" + std::to_string(acc.size()), acc, types);
+    auto next =
+        e.prim("wgmma.wait." + std::to_string(pending) + ".n" + std::to_string(acc.size()), acc, types);
     acc.assign(next.begin(), next.end());
   }
 
@@ -180,34 +180,78 @@ struct Loop {
     });
   }
 
+  /// A step as the loop carries it: words of codes, what decodes the first half, raw scales of the second
+  /// half, and (ahead == 2) the A registers of the first slice.
+  SmallVector<Value> readAhead(Value stage) {
+    SmallVector<Value> loaded = loadStep(stage), out(loaded.begin(), loaded.begin() + wordCount);
+    Rows rows = rowsOf(loaded, 0);
+    if (s.decode == Decode::Exact)
+      out.append(rows.first), out.append(rows.second);
+    else
+      out.append({rows.scale0, rows.scale1});
+    if (perStep == 2)
+      for (size_t i = wordCount; i < loaded.size(); ++i) out.push_back(loaded[i]);
+    return out;
+  }
+
+  static void append(SmallVectorImpl<Value> &to, ValueRange values) {
+    to.append(values.begin(), values.end());
+  }
+
+  Rows carriedRows(ValueRange step) {
+    Rows rows;
+    if (s.decode == Decode::Exact) {
+      append(rows.first, step.slice(wordCount, 8));
+      append(rows.second, step.slice(wordCount + 8, 8));
+    } else {
+      rows.first = rows.second = planes;
+      rows.scale0 = step[wordCount], rows.scale1 = step[wordCount + 1];
+    }
+    return rows;
+  }
+
+  /// The second half's rows, from the raw scales at the end of a carried step.
+  Rows secondRows(ValueRange step) {
+    size_t raw = 2 * perStep * (f.zero ? 2 : 1);
+    SmallVector<Value> loaded;
+    append(loaded, step.take_front(wordCount));
+    append(loaded, step.take_back(raw));
+    return rowsOf(loaded, 1);
+  }
+
   SmallVector<Value> run(Value done) {
     prepare();
     int64_t steps = f.steps();
     Slot slot = slotOf(e, done, s.stages);
     e.prim("mbarrier.wait", {full(slot.stage), slot.parity});
-    SmallVector<Value> init(width / 2, e.cf(0));
-    init.append(loadStep(slot.stage));
+    SmallVector<Value> init(width / 2, e.cf(0)), first = readAhead(slot.stage);
+    init.append(decode(first, 0, carriedRows(first)));
+    init.append(first);
     init.append({slot.stage, slot.parity});
     auto out = e.forLoop(e.c(0), e.c(steps), init, [&](Value k, ValueRange carried) -> SmallVector<Value> {
-      SmallVector<Value> acc(carried.take_front(width / 2));
-      ValueRange step = carried.slice(width / 2, stepTypes().size());
+      SmallVector<Value> acc(carried.take_front(width / 2)), a(carried.slice(width / 2, 4));
+      ValueRange step = carried.drop_front(width / 2 + 4).drop_back(2);
       Slot now{carried[carried.size() - 2], carried.back()};
-      Rows rows = rowsOf(step, 0);
-      SmallVector<Value> a = decode(step, 0, rows);
-      for (int slice = 0; slice < 4; ++slice) {
-        multiply(acc, a, descriptor(now.stage, slice));
-        if (slice == 3) break;
-        if (slice == 1 && perStep == 2) rows = rowsOf(step, 1);
-        a = decode(step, slice + 1, rows);
-      }
       // After the last step this looks at the same stage again: no branch, and nothing is waited for.
       Slot next = nextSlot(e, now, s.stages);
       Value more = e.lt(e.add(k, 1), e.c(steps));
       Slot ahead{e.select(more, next.stage, now.stage), e.select(more, next.parity, now.parity)};
+      Rows rows = carriedRows(step);
+      multiply(acc, a, descriptor(now.stage, 0));
       e.prim("mbarrier.wait", {full(ahead.stage), ahead.parity});
-      SmallVector<Value> loaded = loadStep(ahead.stage);
-      wait(acc);
+      a = decode(step, 1, rows);
+      multiply(acc, a, descriptor(now.stage, 1));
+      SmallVector<Value> loaded = readAhead(ahead.stage);
+      if (perStep == 2) rows = secondRows(step);
+      a = decode(step, 2, rows);
+      multiply(acc, a, descriptor(now.stage, 2));
+      a = decode(step, 3, rows);
+      multiply(acc, a, descriptor(now.stage, 3));
+      wait(acc, 1); // slice 0 is done: its registers may be written again
+      SmallVector<Value> a0 = decode(loaded, 0, carriedRows(loaded));
+      wait(acc, 0);
       release(now.stage);
+      acc.append(a0);
       acc.append(loaded);
       acc.append({next.stage, next.parity});
       return acc;
@@ -220,7 +264,8 @@ struct Loop {
 } // namespace
 
 static LogicalResult expandMultiply(qtile::MultiplyOp op, Emitter &e, const Plan &plan) {
-  Loop loop(e, plan, op.getWidth());
+  auto program = op->getParentOfType<qtile::ProgramOp>();
+  Loop loop(e, plan, op.getWidth(), findParam(program, jit::GpuParam::Rows));
   op.replaceAllUsesWith(loop.run(op.getDone()));
   return success();
 }

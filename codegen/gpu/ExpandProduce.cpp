@@ -172,13 +172,21 @@ struct Producer {
 
   // Scales.
 
+  /// One copy when the tile's rows are neighbours and inside, else 64 rows at a time.
   void copyScales(Value stage, Value kb) {
-    for (int64_t b = 0; b < blocks; ++b) {
-      Value first = e.min(firstRow(b), e.c(f.n - 64));
+    auto copy = [&](int64_t b, Value first, int64_t bytes) {
       Value index = e.add(e.mul(e.wide(kb), f.n), e.wide(first));
       e.prim("cp.bulk", {e.at(stageOf(plan.scales, plan.scaleBytes, stage), 256 * b),
-                         e.at(scalesOf, e.shl(index, 2)), e.c(256), barrier(stage, 0)});
-    }
+                         e.at(scalesOf, e.shl(index, 2)), e.c(bytes), barrier(stage, 0)});
+    };
+    auto blockwise = [&] {
+      for (int64_t b = 0; b < blocks; ++b) copy(b, e.min(firstRow(b), e.c(f.n - 64)), 256);
+      return SmallVector<Value>();
+    };
+    if (halved || f.n < s.bm) return void(blockwise());
+    auto whole = [&] { return copy(0, firstRow(0), plan.scaleBytes), SmallVector<Value>(); };
+    if (f.n % s.bm == 0 && s.cluster == 1) return void(whole());
+    e.ifElse(e.lt(firstRow(0), e.c(f.n - s.bm + 1)), {}, whole, blockwise);
   }
 
   /// A scale as f32. e8m0: 2^(s - 127), 255 is NaN (OCP Microscaling).

@@ -143,11 +143,11 @@ Status setPrimitiveAttributes(llvm::Function &function) {
                            function.getName().str());
   function.setAttributes({});
   function.addFnAttr(Attribute::NoUnwind);
-  function.addFnAttr(Attribute::NoCallback);
   switch (use->effect) {
   case Effect::Sync:
     // Memory effects and termination stay unknown: no load, store or other primitive may cross, and a wait
-    // may well not return. Not to be duplicated or made to depend on more of a branch.
+    // may well not return. Nor is it said that no function of the module runs meanwhile (nocallback): other
+    // threads do run, and they write shared variables. Not to be duplicated or put under another branch.
     function.addFnAttr(Attribute::Convergent);
     break;
   case Effect::Mma:
@@ -158,13 +158,14 @@ Status setPrimitiveAttributes(llvm::Function &function) {
     function.setMemoryEffects(MemoryEffects::inaccessibleMemOnly());
     break;
   case Effect::Read:
-    for (Attribute::AttrKind kind : {Attribute::WillReturn, Attribute::NoSync, Attribute::NoFree})
+    for (Attribute::AttrKind kind :
+         {Attribute::WillReturn, Attribute::NoSync, Attribute::NoFree, Attribute::NoCallback})
       function.addFnAttr(kind);
     function.setMemoryEffects(MemoryEffects::argMemOnly(ModRefInfo::Ref));
     break;
   case Effect::Pure:
-    for (Attribute::AttrKind kind :
-         {Attribute::WillReturn, Attribute::NoSync, Attribute::NoFree, Attribute::Speculatable})
+    for (Attribute::AttrKind kind : {Attribute::WillReturn, Attribute::NoSync, Attribute::NoFree,
+                                     Attribute::NoCallback, Attribute::Speculatable})
       function.addFnAttr(kind);
     function.setMemoryEffects(MemoryEffects::none());
     break;

@@ -60,10 +60,11 @@ inline constexpr Primitive primitives[] = {
   {"mbarrier.arrive", "v(s)", Effect::Sync, "mbarrier.arrive.shared::cta.b64 _, [$0];", "r,~{memory}"},
   // the barrier at the same offset in CTA `rank` of the cluster
   {"mbarrier.arrive.cluster", "v(si)", Effect::Sync,
-   "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, $0, $1;\nmbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}", "r,r,~{memory}"},
-  // blocks until the phase with this parity has completed; acquire at cluster scope
+   "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, $0, $1;\nmbarrier.arrive.shared::cluster.b64 _, [remote];\n}", "r,r,~{memory}"},
+  // blocks until the phase with this parity has completed. CTA scope: what is waited for are async copies (ordered by
+  // the barrier's transactions) and reads that are done; a wider scope costs a cache invalidation or a membar each
   {"mbarrier.wait", "v(si)", Effect::Sync,
-   "{\n.reg .pred done;\nWAIT_${:uid}:\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [$0], $1, 0x989680;\n@done bra DONE_${:uid};\nbra WAIT_${:uid};\nDONE_${:uid}:\n}", "r,r,~{memory}"},
+   "{\n.reg .pred done;\nWAIT_${:uid}:\nmbarrier.try_wait.parity.shared::cta.b64 done, [$0], $1, 0x989680;\n@done bra DONE_${:uid};\nbra WAIT_${:uid};\nDONE_${:uid}:\n}", "r,r,~{memory}"},
   // async copies global -> shared; bytes a multiple of 16, addresses 16-byte aligned; completion on the mbarrier
   {"cp.bulk", "v(sgis)", Effect::Sync,
    "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$0], [$1], $2, [$3];", "r,l,r,r,~{memory}"},
