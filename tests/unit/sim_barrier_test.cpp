@@ -56,6 +56,26 @@ TEST(SimBarrier, NamedBarriersOrderTheirThreadsOnly) {
   expectIssue(run, HasSubstr("[race]"));
 }
 
+TEST(SimBarrier, AReleaseDoesNotCoverLaterStores) {
+  Values d{};
+  KernelRun<Values> run(
+      d,
+      [](Values &) {
+        if (qsim_tid_x() == 0) qsim_mbarrier_init(smem(0), 1);
+        qsim_syncthreads();
+        if (qsim_tid_x() == 0) {
+          qsim_mbarrier_arrive(smem(0));
+          storeShared(smem<uint32_t>(64), 1u);
+        }
+        if (qsim_tid_x() == 40) {
+          qsim_mbarrier_wait(smem(0), 0);
+          loadShared(smem<uint32_t>(64));
+        }
+      },
+      64);
+  expectIssue(run, AllOf(HasSubstr("[race]"), HasSubstr("at smem+0x40")));
+}
+
 TEST(SimBarrier, BadOperandsAndDeadlocks) {
   Values d{};
   auto text = [&](void (*kernel)(Values &), const char *expected) {

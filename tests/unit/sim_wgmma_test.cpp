@@ -110,5 +110,31 @@ TEST(SimWgmma, OneReleasePerWarpgroupIsAnOption) {
   expectClean(run, [&] { checkGemm(*g); });
 }
 
+// Lanes exchange words around a wgmma: its convergence orders them, unless the strict model is asked for.
+TEST(SimWgmma, OrdersTheLanesOfAWarp) {
+  auto g = std::make_unique<Gemm>();
+  fillGemm(*g, 8, false);
+  KernelRun<Gemm> run(
+      *g,
+      [](Gemm &) {
+        const uint32_t t = qsim_tid_x();
+        for (uint32_t i = t; i < 8 * 32; i += 128) storeShared(smem<uint32_t>(i * 4), 0u);
+        qsim_fence_proxy_async();
+        qsim_syncthreads();
+        storeShared(smem<uint32_t>(1024 + t * 4), t);
+        float acc[4] = {};
+        const uint32_t a[4] = {};
+        qsim_wgmma_fence(acc, 4, a, 4);
+        qsim_wgmma(0, 8, acc, a, descriptor(smem(0)));
+        qsim_wgmma_commit();
+        qsim_wgmma_wait(0, acc, 4);
+        loadShared(smem<uint32_t>(1024 + (t ^ 1) * 4));
+      },
+      128);
+  expectClean(run, [] {});
+  run.options.convergence = false;
+  expectIssue(run, AllOf(HasSubstr("[race]"), HasSubstr("is not ordered after")));
+}
+
 } // namespace
 } // namespace sim_tests
