@@ -261,6 +261,7 @@ TEST(Primitives, AttributesFollowTheEffect) {
   auto *sync = declared("q.mbarrier.wait");
   EXPECT_TRUE(sync->isConvergent());
   EXPECT_FALSE(sync->willReturn());
+  EXPECT_FALSE(sync->hasFnAttribute(llvm::Attribute::NoCallback));
   EXPECT_EQ(sync->getMemoryEffects(), llvm::MemoryEffects::unknown());
   for (const char *name :
        {"q.wgmma.bf16.n64", "q.wgmma.fence.n32.a4", "q.wgmma.wait.0.n32", "q.wgmma.commit"}) {
