@@ -111,7 +111,7 @@ assemble() {
   fetchBackend
   # pytest, for machines that have none: used only there (pure Python).
   mkdir "$root/python/tools"
-  for file in pytest _pytest pluggy iniconfig packaging pygments; do cp -r .venv/lib/python3*/site-packages/"$file" "$root/python/tools/"; done
+  for file in pytest _pytest py.py pluggy iniconfig packaging pygments; do cp -r .venv/lib/python3*/site-packages/"$file" "$root/python/tools/"; done
   git ls-files -z kernels benchmarks tests/python tests/pytest.ini scripts/gpu-test.sh scripts/gpu_report.py LICENSE |
     xargs -0 cp --parents -t "$root"
   find "$root/tests/python" -maxdepth 1 -name 'test_*.py' ! -name 'test_gpu_*.py' -delete
@@ -157,7 +157,6 @@ verify() {
     "$away/quern-bundle/bin/quern" compile "$away/quern-bundle/kernels/gpt_oss.qn" --kernel gate_up --emit=llvm >/dev/null
     echo "quern compile works from another folder"
   )
-  if grep -aqF "$PWD/" < <(elfFiles "$away" | xargs -d '\n' strings -a); then echo "note: paths of this build are inside (harmless: messages and tests)"; fi
 }
 
 # The import under the GPU machine's Python, from an unpacked copy. Its own words end up in the step's line.
@@ -165,7 +164,8 @@ verifyImport() {
   local away
   away=$(mktemp -d) && trap 'rm -rf "$away"' EXIT
   tar -C "$away" -xzf "$out"
-  (cd / && PYTHONPATH="$away/quern-bundle/python" "$1" "$away/quern-bundle/scripts/gpu_report.py" --check-import "$away")
+  (cd / && PYTHONPATH="$away/quern-bundle/python" "$1" "$away/quern-bundle/scripts/gpu_report.py" --check-import "$away" &&
+    PYTHONPATH="$away/quern-bundle/python/tools" "$1" -m pytest --version)
 }
 
 # A Python of that version with torch: the one given, or one on the PATH.
