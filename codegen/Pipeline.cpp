@@ -77,6 +77,8 @@ void buildGpuInstrPipeline(OpPassManager &pm) {
   pm.addPass(gpu::createExpandTablesPass());
   pm.addPass(gpu::createExpandArrangePass());
   pm.addPass(gpu::createExpandDecodePass());
+  // The other decoder: codes to weights through a table in shared memory.
+  pm.addPass(gpu::createExpandDecodePairsPass());
   // tanh and erf have no exact-enough instruction: polynomials.
   pm.addPass(cpu::createExpandMathPass());
   // Addresses were emitted plainly: fold them while they are still arith.
@@ -99,11 +101,12 @@ void buildLLVMPipeline(OpPassManager &pm) {
 void registerCodegenPasses() {
   registerPass([] { return cpu::createGenerateCpuPass(); });
   registerPass([] { return cpu::createExpandMathPass(); });
-  for (auto create : {gpu::createGenerateTilePass, gpu::createExpandSetupPass, gpu::createExpandRolesPass,
-                      gpu::createExpandTilesPass, gpu::createExpandConsumePass, gpu::createExpandProducePass,
-                      gpu::createExpandDrainPass, gpu::createExpandMultiplyPass,
-                      gpu::createExpandEpiloguePass, gpu::createExpandTailPass, gpu::createExpandTablesPass,
-                      gpu::createExpandDecodePass, gpu::createLowerProgramPass})
+  for (auto create :
+       {gpu::createGenerateTilePass, gpu::createExpandSetupPass, gpu::createExpandRolesPass,
+        gpu::createExpandTilesPass, gpu::createExpandConsumePass, gpu::createExpandProducePass,
+        gpu::createExpandDrainPass, gpu::createExpandMultiplyPass, gpu::createExpandEpiloguePass,
+        gpu::createExpandTailPass, gpu::createExpandTablesPass, gpu::createExpandArrangePass,
+        gpu::createExpandDecodePass, gpu::createExpandDecodePairsPass, gpu::createLowerProgramPass})
     registerPass([create] { return create(); });
 }
 

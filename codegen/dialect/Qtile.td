@@ -81,6 +81,7 @@ def Qtile_TilesOp : Qtile_Region<"tiles"> {
   let results = (outs I32:$done);
   let regions = (region SizedRegion<1>:$body);
   let assemblyFormat = "$offsets `experts` $experts attr-dict `:` type($offsets) $body";
+  let hasVerifier = 1;
 }
 
 def Qtile_ProduceOp : Qtile_Op<"produce"> {
@@ -102,6 +103,7 @@ def Qtile_ConsumeOp : Qtile_Region<"consume"> {
   let assemblyFormat = [{
     $expert `,` $row0 `,` $rows `,` $width `,` $weight_tile `,` $done `widths` $widths attr-dict-with-keyword $body
   }];
+  let hasVerifier = 1;
 }
 
 def Qtile_MultiplyOp : Qtile_Op<"multiply"> {
@@ -113,6 +115,7 @@ def Qtile_MultiplyOp : Qtile_Op<"multiply"> {
   let arguments = (ins I64Attr:$width, I32:$done);
   let results = (outs Variadic<F32>:$accumulators);
   let assemblyFormat = "$width `after` $done attr-dict `:` type($accumulators)";
+  let hasVerifier = 1;
 }
 
 def Qtile_TablesOp : Qtile_Op<"tables", [Pure, AttrSizedOperandSegments]> {
@@ -125,6 +128,7 @@ def Qtile_TablesOp : Qtile_Op<"tables", [Pure, AttrSizedOperandSegments]> {
   let arguments = (ins F32:$scale, Optional<F32>:$zero, Variadic<F32>:$entries);
   let results = (outs Variadic<I32>:$planes);
   let assemblyFormat = "$scale (`zero` $zero^)? `entries` $entries attr-dict `:` type($planes)";
+  let hasVerifier = 1;
 }
 
 def Qtile_ArrangeOp : Qtile_Op<"arrange", [Pure, AttrSizedOperandSegments]> {
@@ -136,6 +140,7 @@ def Qtile_ArrangeOp : Qtile_Op<"arrange", [Pure, AttrSizedOperandSegments]> {
   let arguments = (ins I32:$word, Optional<I32>:$upper, Optional<I32>:$selector);
   let results = (outs I32:$arranged);
   let assemblyFormat = "$word (`upper` $upper^ `selector` $selector)? attr-dict";
+  let hasVerifier = 1;
 }
 
 def Qtile_DecodeOp : Qtile_Op<"decode", [Pure, AttrSizedOperandSegments]> {
@@ -152,20 +157,33 @@ def Qtile_DecodeOp : Qtile_Op<"decode", [Pure, AttrSizedOperandSegments]> {
     $word `twist` $twist `order` $order `planes` `(` $first `)` `(` $second `)` (`scales` $scale0^ `,` $scale1)? attr-dict
     `:` type($first) `,` type($second)
   }];
+  let hasVerifier = 1;
+}
+
+def Qtile_DecodePairsOp : Qtile_Op<"decode_pairs", [AttrSizedOperandSegments]> {
+  let summary = "8 codes of a thread to its A registers of one k16 step, by the table of fp32 pairs in shared memory";
+  let description = [{
+    Bytes of the word stand as the gpu layout has them (row g, row g + 8, twice), or arranged for a halved pair (row g twice, row g + 8
+    twice). `lane` is the lane's copy of the table, 8 * (lane % 16). (pair - zero) * scale is rounded as qtile.tables does.
+  }];
+  let arguments = (ins I32:$word, I32:$lane, F32:$scale0, F32:$scale1, Optional<F32>:$zero0, Optional<F32>:$zero1);
+  let results = (outs I32:$a0, I32:$a1, I32:$a2, I32:$a3);
+  let assemblyFormat = "$word `lane` $lane `scales` $scale0 `,` $scale1 (`zeros` $zero0^ `,` $zero1)? attr-dict";
 }
 
 def Qtile_WriteOp : Qtile_Region<"write"> {
   let summary = "a write of the kernel, as scalar code over one output element";
   let description = [{
     `reads` says where each block argument comes from: "contraction 0 mul 2 offset 1", "tensor 3 by expert mul 1 offset 0",
-    "tensor 3 by row", "weight", "scalar 5". The last op is `qtile.value`.
+    "tensor 3 by row", "weight", "scalar 5". The last op is `qtile.value`. The attribute `dtype` is the output's.
   }];
   let arguments = (ins I64Attr:$operand, BoolAttr:$combine, I64Attr:$index, I64Attr:$columns, StrArrayAttr:$reads);
   let regions = (region SizedRegion<1>:$body);
   let assemblyFormat = "`to` $operand `combine` $combine `index` $index `columns` $columns `reads` $reads attr-dict-with-keyword $body";
+  let hasVerifier = 1;
 }
 
-def Qtile_ValueOp : Qtile_Op<"value"> {
+def Qtile_ValueOp : Qtile_Op<"value", [HasParent<"WriteOp">]> {
   let summary = "the value of one output element";
   let arguments = (ins F32:$value);
   let assemblyFormat = "$value attr-dict";
@@ -178,12 +196,14 @@ def Qtile_EpilogueOp : Qtile_Region<"epilogue"> {
   let assemblyFormat = [{
     $width `,` $expert `,` $row0 `,` $rows `,` $weight_tile `of` $accumulators attr-dict-with-keyword `:` type($accumulators) $body
   }];
+  let hasVerifier = 1;
 }
 
 def Qtile_TailOp : Qtile_Op<"tail"> {
   let summary = "zeros in the output rows beyond the live ones, by the 128 threads of the producer";
   let arguments = (ins LLVM_AnyPointer:$offsets, I32:$experts, I32:$rows, DenseI64ArrayAttr:$operands, DenseI64ArrayAttr:$columns);
   let assemblyFormat = "$offsets `experts` $experts `rows` $rows `operands` $operands `columns` $columns attr-dict `:` type($offsets)";
+  let hasVerifier = 1;
 }
 
 #endif

@@ -80,7 +80,8 @@ void Plan::place() {
   barriers = up(scales + schedule.stages * scaleBytes, 128);
   table = barriers + schedule.stages * 16;
   scratch = table + (maxExperts + 1) * 4;
-  end = up(scratch + 33 * 4, 128);
+  pairs = up(scratch + 33 * 4, 128);
+  end = pairs + (schedule.decode == Decode::Pairs ? Schedule::pairTableBytes : 0);
 }
 
 std::vector<int64_t> Plan::widths() const {
@@ -88,7 +89,7 @@ std::vector<int64_t> Plan::widths() const {
   if (schedule.bn <= 32)
     for (int64_t w = 8; w <= schedule.bn; w *= 2) widths.push_back(w);
   else
-    for (int64_t w = 32; w <= schedule.bn; w += 32) widths.push_back(w);
+    for (int64_t w = 32; w <= schedule.bn; w += w < fineWidth ? 32 : 16) widths.push_back(w);
   return widths;
 }
 
@@ -108,6 +109,18 @@ jit::GpuParam parseParam(StringRef text) {
   operand.getAsInteger(10, p.operand);
   index.getAsInteger(10, p.index);
   return p;
+}
+
+Type paramType(MLIRContext *context, jit::GpuParam::Kind kind) {
+  Builder b(context);
+  switch (kind) {
+  case jit::GpuParam::TensorMap: return LLVM::LLVMPointerType::get(context, 0);
+  case jit::GpuParam::Stride: return b.getI64Type();
+  case jit::GpuParam::Scalar: return b.getF32Type();
+  case jit::GpuParam::Rows:
+  case jit::GpuParam::Experts: return b.getI32Type();
+  default: return LLVM::LLVMPointerType::get(context, 1);
+  }
 }
 
 Value findParam(qtile::ProgramOp program, jit::GpuParam::Kind kind, int operand, int index) {

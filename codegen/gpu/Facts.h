@@ -52,7 +52,7 @@ struct Plan {
   Plan(Schedule s, Facts f) : schedule(s), facts(std::move(f)) { place(); }
 
   int64_t xBytes = 0, codeBytes = 0, scaleBytes = 0; // of one stage
-  int64_t codes = 0, scales = 0, barriers = 0, table = 0, scratch = 0, end = 0;
+  int64_t codes = 0, scales = 0, barriers = 0, table = 0, scratch = 0, pairs = 0, end = 0;
   int64_t boxRows = 32;
   static constexpr int64_t maxExperts = 1024;
 
@@ -60,6 +60,9 @@ struct Plan {
   bool wideProducer() const { return schedule.gather == Gather::Fused || !facts.alignedScales(); }
   int64_t fullArrivals() const { return 1 + (wideProducer() ? 128 : 0); }
   int64_t emptyArrivals() const { return schedule.consumers() * 4 * schedule.cluster; }
+  /// Widths are multiples of 8 by doubling up to bn = 32; else multiples of 32, from `fineWidth` on of 16:
+  /// there a step costs what its tokens cost, below the decode.
+  static constexpr int64_t fineWidth = 160;
   std::vector<int64_t> widths() const;
   /// Steps that a fused gather's copies may be in flight before their stage is handed over.
   int64_t gatherLag() const { return std::min<int64_t>(2, schedule.stages - 1); }
@@ -73,5 +76,7 @@ mlir::Value findParam(mlir::qtile::ProgramOp program, jit::GpuParam::Kind kind, 
                       int index = 0);
 std::string paramText(const jit::GpuParam &param);
 jit::GpuParam parseParam(llvm::StringRef text);
+/// The type of the program's block argument for it.
+mlir::Type paramType(mlir::MLIRContext *context, jit::GpuParam::Kind kind);
 
 } // namespace quern::gpu

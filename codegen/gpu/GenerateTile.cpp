@@ -19,17 +19,6 @@ namespace {
 
 using Kind = jit::GpuParam::Kind;
 
-Type paramType(Emitter &e, Kind kind) {
-  switch (kind) {
-  case Kind::TensorMap: return e.pointer(0);
-  case Kind::Stride: return e.i64();
-  case Kind::Scalar: return e.f32();
-  case Kind::Rows:
-  case Kind::Experts: return e.i32();
-  default: return e.pointer(1);
-  }
-}
-
 struct Generator {
   qn::KernelOp kernel;
   const Schedule &s;
@@ -115,7 +104,7 @@ struct Generator {
     SmallVector<Attribute> names;
     SmallVector<Type> types;
     for (auto &p : t.params)
-      names.push_back(e.b.getStringAttr(paramText(p))), types.push_back(paramType(e, p.kind));
+      names.push_back(e.b.getStringAttr(paramText(p))), types.push_back(paramType(e.b.getContext(), p.kind));
     program = qtile::ProgramOp::create(e.b, e.loc, kernel.getSymName(), e.b.getArrayAttr(names), s.str(),
                                        t.facts.attribute(e.b.getContext()));
     e.b.createBlock(&program.getBody(), {}, types, SmallVector<Location>(types.size(), e.loc));
