@@ -43,6 +43,10 @@ private:
   ExpandFn<OpT> expand;
 };
 
+/// Two products as a pair of the activations' dtype, rounded to the quantization state's dtype first
+/// (bitsandbytes' chain of roundings).
+Value packWeights(Emitter &e, const Facts &facts, Value low, Value high);
+
 /// Moves the ops of `from`'s only block to the insertion point, its arguments replaced by `values`.
 void inlineRegion(Emitter &e, mlir::Region &from, ValueRange values);
 

@@ -144,21 +144,21 @@ struct Epilogue {
     llvm_unreachable("a write ends in qtile.value");
   }
 
-  void storeOne(qtile::WriteOp write, const Token &t) {
-    int operand = write.getOperand();
-    DType dtype = write.getCombine()
-                      ? DType::F32
-                      : parseDType(cast<StringAttr>(write->getAttr("dtype")).getValue()).value();
-    int64_t bytes = byteSize(dtype);
+  static DType dtypeOf(qtile::WriteOp write) {
+    if (write.getCombine()) return DType::F32;
+    return parseDType(cast<StringAttr>(write->getAttr("dtype")).getValue()).value();
+  }
+
+  /// Stores one token's value or two neighbours, each of the write's dtype.
+  void store(qtile::WriteOp write, const Token &t, ArrayRef<Value> values) {
+    DType dtype = dtypeOf(write);
     Value base, stride;
     if (write.getCombine())
       base = param(Kind::Partial, -1, int(write.getIndex())), stride = e.c64(write.getColumns());
     else
-      base = param(Kind::Pointer, operand), stride = param(Kind::Stride, operand, 0);
-    SmallVector<Value> values;
-    for (size_t part = 0; part < columns.size(); ++part) values.push_back(evaluate(write, part, t));
+      base = param(Kind::Pointer, write.getOperand()), stride = param(Kind::Stride, write.getOperand(), 0);
     Value offset = e.add(e.mul(e.wide(t.row), stride), e.wide(columns[0]));
-    Value at = e.at(base, e.mul(offset, bytes));
+    Value at = e.at(base, e.mul(offset, byteSize(dtype)));
     if (values.size() == 2) {
       if (dtype != DType::F32) return e.store(e.pack(dtype, values[0], values[1]), at, 4);
       auto type = VectorType::get({2}, e.f32());
@@ -171,22 +171,42 @@ struct Epilogue {
     e.store(arith::TruncIOp::create(e.b, e.loc, e.i16(), pair), at, 2);
   }
 
+  /// Tokens [8 first, 8 end) of the tile. Values are computed for all of them before the first store, without
+  /// branches, so that their latencies overlap; a token beyond the tile reads the last row's operands and is
+  /// not stored.
+  void group(ArrayRef<qtile::WriteOp> writes, int64_t first, int64_t end) {
+    SmallVector<Token> tokens;
+    SmallVector<Value> inside;
+    Value last = e.sub(op.getRows(), e.c(1));
+    for (int64_t j = first; j < end; ++j)
+      for (int64_t i = 0; i < 2; ++i) {
+        Value local = e.add(e.shl(c, 1), 8 * j + i);
+        inside.push_back(e.lt(local, op.getRows()));
+        tokens.push_back({e.add(op.getRow0(), e.min(local, last)),
+                          {},
+                          op.getAccumulators()[4 * j + i],
+                          op.getAccumulators()[4 * j + 2 + i]});
+      }
+    for (qtile::WriteOp write : writes) {
+      SmallVector<SmallVector<Value>> values;
+      for (const Token &t : tokens) {
+        values.emplace_back();
+        for (size_t part = 0; part < columns.size(); ++part)
+          values.back().push_back(evaluate(write, part, t));
+      }
+      Value column = e.lt(columns[0], e.c(write.getColumns()));
+      for (size_t i = 0; i < tokens.size(); ++i)
+        e.ifThen(e.both(inside[i], column), [&] { store(write, tokens[i], values[i]); });
+    }
+  }
+
   void run() {
     prepare();
     SmallVector<qtile::WriteOp> writes(op.getBody().getOps<qtile::WriteOp>());
     for (qtile::WriteOp write : writes) preload(write);
-    for (int64_t j = 0; j < int64_t(op.getWidth()) / 8; ++j)
-      for (int64_t i = 0; i < 2; ++i) {
-        Value local = e.add(e.shl(c, 1), 8 * j + i);
-        e.ifThen(e.lt(local, op.getRows()), [&] {
-          Token t{e.add(op.getRow0(), local),
-                  {},
-                  op.getAccumulators()[4 * j + i],
-                  op.getAccumulators()[4 * j + 2 + i]};
-          for (qtile::WriteOp write : writes)
-            e.ifThen(e.lt(columns[0], e.c(write.getColumns())), [&] { storeOne(write, t); });
-        });
-      }
+    constexpr int64_t groups = 4; // of 8 tokens: 8 tokens of a thread at once
+    int64_t count = int64_t(op.getWidth()) / 8;
+    for (int64_t j = 0; j < count; j += groups) group(writes, j, std::min(j + groups, count));
     // Convergent, so that LLVM does not sink the widths' equal tails into one: accumulators would meet in
     // phis, and ptxas serialise their wgmmas (C7511).
     e.intrinsic("llvm.nvvm.bar.warp.sync", {e.c(-1)});

@@ -25,7 +25,7 @@ struct Loop {
   Value rows;                      // allocated rows, a parameter
   Value thread, group, warp, g, c; // of the warpgroup: thread, index; of the warp: index, lane / 4, lane % 4
   Value codeAt, scaleAt;           // this thread's offsets in a stage
-  Value twist, order, selector, smemBase;
+  Value twist, order, selector, lanePairs, smemBase;
   SmallVector<Value> entries, planes;
 
   Loop(Emitter &emitter, const Plan &program, int64_t n, Value allRows)
@@ -58,6 +58,8 @@ struct Loop {
         entries.push_back(v);
       }
       order = e.xori(e.andi(e.shr(twist, 1), 0x44444444), 0x32103210);
+    } else if (s.decode == Decode::Pairs) {
+      lanePairs = e.shl(e.andi(tid, 15), 3);
     } else {
       twist = e.c(0);
       // A register, not an immediate, so that one LOP3 takes it and the mask: rows are never negative.
@@ -94,9 +96,12 @@ struct Loop {
       Value word = e.load(pair, e.at(at, 1024 * half), 8);
       Value upper = halved ? e.load(pair, e.at(at, 2048 + 1024 * half), 8) : Value();
       for (int i = 0; i < 2; ++i)
-        out.push_back(qtile::ArrangeOp::create(e.b, e.loc, e.i32(), part(word, i),
-                                               halved ? part(upper, i) : Value(),
-                                               halved ? selector : Value()));
+        out.push_back(s.decode == Decode::Pairs && !halved
+                          ? part(word, i)
+                          : qtile::ArrangeOp::create(e.b, e.loc, e.i32(), part(word, i),
+                                                     halved ? part(upper, i) : Value(),
+                                                     halved ? selector : Value())
+                                .getResult());
     }
     Value scale = e.at(e.smem(plan.scales), e.wide(e.add(e.mul(stage, plan.scaleBytes), scaleAt)));
     for (int64_t kind = 0; kind < (f.zero ? 2 : 1); ++kind)
@@ -116,7 +121,7 @@ struct Loop {
   /// What decoding needs for half `i` of a step (or the whole step): planes of the two rows, or scale pairs.
   struct Rows {
     SmallVector<Value> first, second;
-    Value scale0, scale1;
+    Value scale0, scale1, zero0, zero1;
   };
   Rows rowsOf(ValueRange step, int64_t i) {
     Rows rows;
@@ -126,10 +131,14 @@ struct Loop {
       rows.scale0 = e.pack(f.act, s0, s0), rows.scale1 = e.pack(f.act, s1, s1);
       return rows;
     }
+    auto zeroOf = [&](int64_t row) { return f.zero ? step[wordCount + 2 * perStep + 2 * i + row] : Value(); };
+    if (s.decode == Decode::Pairs) {
+      rows.scale0 = s0, rows.scale1 = s1, rows.zero0 = zeroOf(0), rows.zero1 = zeroOf(1);
+      return rows;
+    }
     SmallVector<Type> planeTypes(8, e.i32());
     auto tables = [&](Value scale, int64_t row) {
-      Value zero = f.zero ? step[wordCount + 2 * perStep + 2 * i + row] : Value();
-      auto op = qtile::TablesOp::create(e.b, e.loc, planeTypes, scale, zero, entries);
+      auto op = qtile::TablesOp::create(e.b, e.loc, planeTypes, scale, zeroOf(row), entries);
       return SmallVector<Value>(op->getResults());
     };
     rows.first = tables(s0, 0), rows.second = tables(s1, 1);
@@ -137,6 +146,11 @@ struct Loop {
   }
 
   SmallVector<Value> decode(ValueRange step, int slice, const Rows &rows) {
+    if (s.decode == Decode::Pairs) {
+      auto op = qtile::DecodePairsOp::create(e.b, e.loc, e.i32(), e.i32(), e.i32(), e.i32(), step[slice],
+                                             lanePairs, rows.scale0, rows.scale1, rows.zero0, rows.zero1);
+      return SmallVector<Value>(op->getResults());
+    }
     auto op = qtile::DecodeOp::create(e.b, e.loc, e.i32(), e.i32(), e.i32(), e.i32(), step[slice], twist,
                                       order, rows.first, rows.second, rows.scale0, rows.scale1);
     return SmallVector<Value>(op->getResults());
@@ -181,7 +195,7 @@ struct Loop {
   }
 
   /// A step as the loop carries it: words of codes, what decodes the first half, raw scales of the second
-  /// half, and (ahead == 2) the A registers of the first slice.
+  /// half.
   SmallVector<Value> readAhead(Value stage) {
     SmallVector<Value> loaded = loadStep(stage), out(loaded.begin(), loaded.begin() + wordCount);
     Rows rows = rowsOf(loaded, 0);
@@ -189,6 +203,7 @@ struct Loop {
       out.append(rows.first), out.append(rows.second);
     else
       out.append({rows.scale0, rows.scale1});
+    if (rows.zero0) out.append({rows.zero0, rows.zero1});
     if (perStep == 2)
       for (size_t i = wordCount; i < loaded.size(); ++i) out.push_back(loaded[i]);
     return out;
@@ -206,6 +221,8 @@ struct Loop {
     } else {
       rows.first = rows.second = planes;
       rows.scale0 = step[wordCount], rows.scale1 = step[wordCount + 1];
+      if (s.decode == Decode::Pairs && f.zero)
+        rows.zero0 = step[wordCount + 2], rows.zero1 = step[wordCount + 3];
     }
     return rows;
   }

@@ -13,6 +13,14 @@ using namespace mlir;
 
 namespace quern::gpu {
 
+Value packWeights(Emitter &e, const Facts &f, Value low, Value high) {
+  if (f.state != f.act && f.state != DType::F32) {
+    Value rounded = e.pack(f.state, low, high);
+    low = e.unpack(f.state, rounded, 0), high = e.unpack(f.state, rounded, 1);
+  }
+  return e.pack(f.act, low, high);
+}
+
 static LogicalResult expandTables(qtile::TablesOp op, Emitter &e, const Plan &plan) {
   const Facts &f = plan.facts;
   SmallVector<Value> products;
@@ -21,14 +29,7 @@ static LogicalResult expandTables(qtile::TablesOp op, Emitter &e, const Plan &pl
     products.push_back(e.mulf(v, op.getScale()));
   }
   SmallVector<Value> pairs;
-  for (int i = 0; i < 4; i += 2) {
-    Value low = products[i], high = products[i + 1];
-    if (f.state != f.act && f.state != DType::F32) { // rounded to the quantization state's dtype first
-      Value rounded = e.pack(f.state, low, high);
-      low = e.unpack(f.state, rounded, 0), high = e.unpack(f.state, rounded, 1);
-    }
-    pairs.push_back(e.pack(f.act, low, high));
-  }
+  for (int i = 0; i < 4; i += 2) pairs.push_back(packWeights(e, f, products[i], products[i + 1]));
   SmallVector<Value> results;
   for (int64_t selector : {0x6420, 0x7531}) { // low bytes, high bytes
     Value own = e.prmt(pairs[0], pairs[1], selector);

@@ -15,6 +15,7 @@ std::unique_ptr<mlir::Pass> createExpandMultiplyPass();
 std::unique_ptr<mlir::Pass> createExpandTablesPass();
 std::unique_ptr<mlir::Pass> createExpandArrangePass();
 std::unique_ptr<mlir::Pass> createExpandDecodePass();
+std::unique_ptr<mlir::Pass> createExpandDecodePairsPass();
 std::unique_ptr<mlir::Pass> createExpandEpiloguePass();
 std::unique_ptr<mlir::Pass> createExpandTailPass();
 std::unique_ptr<mlir::Pass> createExpandSetupPass();

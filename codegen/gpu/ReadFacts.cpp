@@ -53,6 +53,8 @@ struct Reader {
     if (w.layout != Layout::Gpu)
       return no(fmt::format("packed operands must be in the gpu layout, found {}", name(w.layout)));
     if (f.act == DType::F32) f.act = DType::BF16; // the launcher rounds fp32 activations
+    if (f.zero && schedule.decode == Decode::Fast)
+      return no("decode=fast has no zero points; use decode=exact or pairs");
     if (f.k % 32) return no(fmt::format("K = {} is no multiple of 32", f.k));
     if (f.n % 8) return no(fmt::format("N = {} is no multiple of 8", f.n));
     return {};

@@ -31,7 +31,10 @@ std::string Schedule::str() const {
   return fmt::format(
       "sm_90a bm={} bn={} stages={} cluster={} gather={} decode={} regs={}/{} ctas={} split={}", bm, bn,
       stages, cluster, gather == Gather::Sorted ? "sorted" : "fused",
-      decode == Decode::Exact ? "exact" : "fast", regs, producerRegs, ctas, split);
+      decode == Decode::Exact  ? "exact"
+      : decode == Decode::Fast ? "fast"
+                               : "pairs",
+      regs, producerRegs, ctas, split);
 }
 
 Expected<Schedule> Schedule::parse(std::string_view text, const Schedule &base) {
@@ -51,9 +54,9 @@ Expected<Schedule> Schedule::parse(std::string_view text, const Schedule &base) 
         return fail(fmt::format("gather '{}' is not one of sorted, fused", value));
       s.gather = value == "sorted" ? Gather::Sorted : Gather::Fused;
     } else if (key == "decode") {
-      if (value != "exact" && value != "fast")
-        return fail(fmt::format("decode '{}' is not one of exact, fast", value));
-      s.decode = value == "exact" ? Decode::Exact : Decode::Fast;
+      if (value != "exact" && value != "fast" && value != "pairs")
+        return fail(fmt::format("decode '{}' is not one of exact, fast, pairs", value));
+      s.decode = value == "exact" ? Decode::Exact : value == "fast" ? Decode::Fast : Decode::Pairs;
     } else if (key == "regs") {
       size_t slash = value.find('/');
       if (slash == std::string::npos || !parseInteger(value.substr(0, slash), s.regs) ||
@@ -120,7 +123,8 @@ int64_t Schedule::smemBytes(int64_t experts, int64_t scalesPerStep) const {
   int64_t stage = bn * 64 * 2 + bm * 32 + bm * scalesPerStep * 4;
   int64_t barriers = alignUp(stages * stage, 128);
   // Two mbarriers a stage, the tile table, and words for the sums of 32 warps' scan.
-  return alignUp(barriers + stages * 16 + (experts + 1) * 4 + 33 * 4, 128);
+  int64_t pairs = decode == Decode::Pairs ? pairTableBytes : 0;
+  return alignUp(barriers + stages * 16 + (experts + 1) * 4 + 33 * 4, 128) + pairs;
 }
 
 int64_t Schedule::smemLimit() const { return std::min(smemPerCta, smemPerSm / ctas - smemReserved); }

@@ -16,6 +16,8 @@ enum class Gather : uint8_t {
 enum class Decode : uint8_t {
   Exact, // the 16 products of a block in fp32, rounded as bitsandbytes does; codes select among them
   Fast,  // bf16 table entry times bf16 scale: may differ in the last bit
+  Pairs, // exact too: a byte of codes indexes a table of fp32 pairs in shared memory; fewer ALU operations,
+         // more shared-memory reads, 32 KB
 };
 
 struct Schedule {
@@ -40,6 +42,7 @@ struct Schedule {
   static Expected<Schedule> parse(std::string_view text, const Schedule &base);
   /// Illegal combinations are user errors with a reason (register file, shared memory, cluster and gather).
   Status validate() const;
+  static constexpr int64_t pairTableBytes = 256 * 16 * 8; // 256 pairs, a copy for each lane of a half warp
   /// Dynamic shared memory of a CTA for `experts` experts' tile table, in bytes (Plan of Facts.h places it).
   /// `scalesPerStep`: scales of a weight row in a step of 64 columns, zero points counted too.
   int64_t smemBytes(int64_t experts, int64_t scalesPerStep) const;
