@@ -59,6 +59,9 @@ fail() { echo "error: $1" >&2 && exit 2; }
 [[ -x $built/bin/quern ]] || fail "nothing is built here: unpack a bundle (scripts/bundle.sh) or run scripts/setup.sh"
 command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q . || fail "no NVIDIA GPU: nvidia-smi lists none"
 "$python" -c 'import torch; raise SystemExit(not torch.cuda.is_available())' 2>/dev/null || fail "$python has no torch that sees a GPU (--python names another)"
+# Tests skip what they cannot reach; here that would look like success.
+problem=$("$python" -c 'import quern; print(quern.device_problem("cuda") or "")' 2>&1) || fail "quern cannot be imported by $python: $(tail -n 1 <<<"$problem")"
+[[ -z $problem ]] || fail "quern cannot use the GPU: $problem"
 "$python" -c 'import pytest' 2>/dev/null || export PYTHONPATH="$PYTHONPATH:$built/python/tools"
 
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv,noheader
