@@ -53,7 +53,6 @@ if [[ -e COMMIT && -x bin/quern ]]; then built=$PWD; fi
 tests=$built/bin/quern-gpu-tests
 mkdir -p "$out" && out=$(realpath "$out")
 export PYTHONPATH="$built/python${PYTHONPATH:+:$PYTHONPATH}" PYTHONDONTWRITEBYTECODE=1
-[[ $built == "$root" ]] && export QUERN_SOURCE_DIR=$root
 
 fail() { echo "error: $1" >&2 && exit 2; }
 [[ -x $built/bin/quern ]] || fail "nothing is built here: unpack a bundle (scripts/bundle.sh) or run scripts/setup.sh"
