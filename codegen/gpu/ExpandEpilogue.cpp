@@ -28,6 +28,9 @@ struct Epilogue {
   Value c;                    // lane % 4
   SmallVector<Value> columns; // output columns of this thread: two neighbours, or one of a pair
   std::map<std::string, Value> cached;
+  llvm::DenseMap<Operation *, Value> addresses;
+
+  Epilogue(qtile::EpilogueOp o, Emitter &emitter, const Plan &p) : op(o), e(emitter), plan(p) {}
 
   void prepare() {
     Value tid = e.tid(), thread = e.andi(tid, 127), group = e.add(e.shr(tid, 7), -1);
@@ -75,8 +78,9 @@ struct Epilogue {
   }
 
   struct Token {
-    Value row, token;   // absolute row; its token, loaded when a read or a combine needs it
+    Value row;          // absolute, at most the tile's last
     Value upper, lower; // accumulators of MMA rows g and g + 8
+    int64_t local;      // token 2c + local of the tile
   };
 
   Value lowRank(const Read &r, const Token &t, Value column) {
@@ -149,16 +153,22 @@ struct Epilogue {
     return parseDType(cast<StringAttr>(write->getAttr("dtype")).getValue()).value();
   }
 
+  /// Where this thread's value of token 2c goes.
+  Value firstAddress(qtile::WriteOp write) {
+    Value &address = addresses[write.getOperation()];
+    if (address) return address;
+    Value base = write.getCombine() ? param(Kind::Partial, -1, int(write.getIndex()))
+                                    : param(Kind::Pointer, write.getOperand());
+    Value row = e.wide(e.add(op.getRow0(), e.shl(c, 1)));
+    Value offset = e.add(e.mul(row, write.getColumns()), e.wide(columns[0]));
+    return address = e.at(base, e.mul(offset, byteSize(dtypeOf(write))));
+  }
+
   /// Stores one token's value or two neighbours, each of the write's dtype.
   void store(qtile::WriteOp write, const Token &t, ArrayRef<Value> values) {
     DType dtype = dtypeOf(write);
-    Value base, stride;
-    if (write.getCombine())
-      base = param(Kind::Partial, -1, int(write.getIndex())), stride = e.c64(write.getColumns());
-    else
-      base = param(Kind::Pointer, write.getOperand()), stride = param(Kind::Stride, write.getOperand(), 0);
-    Value offset = e.add(e.mul(e.wide(t.row), stride), e.wide(columns[0]));
-    Value at = e.at(base, e.mul(offset, byteSize(dtype)));
+    // Lines are contiguous: the thread's first address, and a constant for each token.
+    Value at = e.at(firstAddress(write), t.local * write.getColumns() * byteSize(dtype));
     if (values.size() == 2) {
       if (dtype != DType::F32) return e.store(e.pack(dtype, values[0], values[1]), at, 4);
       auto type = VectorType::get({2}, e.f32());
@@ -182,10 +192,8 @@ struct Epilogue {
       for (int64_t i = 0; i < 2; ++i) {
         Value local = e.add(e.shl(c, 1), 8 * j + i);
         inside.push_back(e.lt(local, op.getRows()));
-        tokens.push_back({e.add(op.getRow0(), e.min(local, last)),
-                          {},
-                          op.getAccumulators()[4 * j + i],
-                          op.getAccumulators()[4 * j + 2 + i]});
+        tokens.push_back({e.add(op.getRow0(), e.min(local, last)), op.getAccumulators()[4 * j + i],
+                          op.getAccumulators()[4 * j + 2 + i], 8 * j + i});
       }
     for (qtile::WriteOp write : writes) {
       SmallVector<SmallVector<Value>> values;
@@ -203,8 +211,8 @@ struct Epilogue {
   void run() {
     prepare();
     SmallVector<qtile::WriteOp> writes(op.getBody().getOps<qtile::WriteOp>());
-    for (qtile::WriteOp write : writes) preload(write);
-    constexpr int64_t groups = 4; // of 8 tokens: 8 tokens of a thread at once
+    for (qtile::WriteOp write : writes) preload(write), firstAddress(write);
+    constexpr int64_t groups = 2; // of 8 tokens: 8 tokens of a thread at once
     int64_t count = int64_t(op.getWidth()) / 8;
     for (int64_t j = 0; j < count; j += groups) group(writes, j, std::min(j + groups, count));
     // Convergent, so that LLVM does not sink the widths' equal tails into one: accumulators would meet in
@@ -216,7 +224,7 @@ struct Epilogue {
 } // namespace
 
 static LogicalResult expandEpilogue(qtile::EpilogueOp op, Emitter &e, const Plan &plan) {
-  Epilogue{op, e, plan}.run();
+  Epilogue(op, e, plan).run();
   return success();
 }
 

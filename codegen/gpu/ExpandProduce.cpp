@@ -48,15 +48,9 @@ struct Producer {
 
   // Activations.
 
-  /// Whole boxes: a width that is a multiple of 16 may load 16 rows more than it multiplies.
-  Value roundedWidth() {
-    int64_t shift = plan.boxRows == 8 ? 3 : 5;
-    return e.shl(e.shr(e.add(op.getWidth(), plan.boxRows - 1), shift), shift);
-  }
-
   void loadBoxes(Value stage, Value column) {
     Value map = param(Kind::TensorMap, f.lhs), to = stageOf(0, plan.xBytes, stage);
-    Value count = e.shr(roundedWidth(), plan.boxRows == 8 ? 3 : 5), first = e.c(0);
+    Value count = e.shr(op.getWidth(), plan.boxRows == 8 ? 3 : 5), first = e.c(0);
     if (s.cluster > 1) first = e.rem(e.sreg("ctaid.x"), s.cluster * s.split);
     e.forLoop(
         first, count, {},
@@ -245,7 +239,7 @@ struct Producer {
   // One step.
 
   void elected(Value stage, Value column, Value kb) {
-    Value bytes = fused ? e.c(0) : e.shl(roundedWidth(), 7);
+    Value bytes = fused ? e.c(0) : e.shl(op.getWidth(), 7);
     SmallVector<Value> wholes;
     for (int64_t b = 0; b < blocks; ++b) {
       if (f.alignedCodes()) {

@@ -72,8 +72,7 @@ static LogicalResult expandTiles(qtile::TilesOp op, Emitter &e, const Plan &plan
           width = e.c(s.bn);
           for (int64_t w = s.bn / 2; w >= 8; w /= 2) width = e.select(e.ge(e.c(w), rows), e.c(w), width);
         } else {
-          Value coarse = e.shl(e.shr(e.add(rows, 31), 5), 5), fine = e.shl(e.shr(e.add(rows, 15), 4), 4);
-          width = s.bn <= Plan::fineWidth ? coarse : e.select(e.lt(e.c(Plan::fineWidth), rows), fine, coarse);
+          width = e.shl(e.shr(e.add(rows, 31), 5), 5);
         }
         inlineRegion(e, op.getBody(), {expert, row0, rows, width, weightTile, v[1]});
         int64_t steps = (plan.facts.steps() + s.split - 1) / s.split;

@@ -89,7 +89,7 @@ std::vector<int64_t> Plan::widths() const {
   if (schedule.bn <= 32)
     for (int64_t w = 8; w <= schedule.bn; w *= 2) widths.push_back(w);
   else
-    for (int64_t w = 32; w <= schedule.bn; w += w < fineWidth ? 32 : 16) widths.push_back(w);
+    for (int64_t w = 32; w <= schedule.bn; w += 32) widths.push_back(w);
   return widths;
 }
 

@@ -60,9 +60,8 @@ struct Plan {
   bool wideProducer() const { return schedule.gather == Gather::Fused || !facts.alignedScales(); }
   int64_t fullArrivals() const { return 1 + (wideProducer() ? 128 : 0); }
   int64_t emptyArrivals() const { return schedule.consumers() * 4 * schedule.cluster; }
-  /// Widths are multiples of 8 by doubling up to bn = 32; else multiples of 32, from `fineWidth` on of 16:
-  /// there a step costs what its tokens cost, below the decode.
-  static constexpr int64_t fineWidth = 160;
+  /// Doubling from 8 up to bn = 32, else multiples of 32. Multiples of 16 above 160 were tried: no faster
+  /// (such a step is bound by the decode), and half as much code again.
   std::vector<int64_t> widths() const;
   /// Steps that a fused gather's copies may be in flight before their stage is handed over.
   int64_t gatherLag() const { return std::min<int64_t>(2, schedule.stages - 1); }
