@@ -1,6 +1,7 @@
 // See CallRequest.h.
 #include "tools/CallRequest.h"
 #include "runtime/launch/Request.h"
+#include <bit>
 #include <fmt/format.h>
 
 namespace quern::tools {
@@ -34,6 +35,12 @@ Expected<jit::Request> requestFor(const syntax::Program &program, const syntax::
   binding.dims.erase("top_k");
   for (const syntax::Param &p : kernel.outputs) binding.outputs.push_back({p.name, dtype(p), {}});
   jit::Request request = makeRequest(program, kernel, binding, args);
+  // The default schedule looks at the rows of an expert only where the call says how many tokens there are.
+  if (call->dims.count("T") && kernel.routing >= 0) {
+    auto dim = [&](const char *symbol) { return std::max<int64_t>(1, chosen->dims[symbol]); };
+    int64_t mean = dim("T") * dim("top_k") / dim("E");
+    request.rowsPerExpert = int64_t(std::bit_ceil(uint64_t(std::max<int64_t>(1, mean))));
+  }
   std::vector<std::string> compiledIn;
   for (const std::string &name : chosen->chosen)
     if (request.dims.count(name)) compiledIn.push_back(fmt::format("{}={}", name, request.dims[name]));

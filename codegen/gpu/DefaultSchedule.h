@@ -1,10 +1,11 @@
-// The schedule of a kernel that nobody has tuned: what the cost facts and measurements say.
+// The schedule of a kernel that nobody has tuned: what was measured (benchmarks/NOTES.md).
 #pragma once
 #include "codegen/cpu/Problem.h"
 #include "codegen/gpu/Schedule.h"
 
 namespace quern::gpu {
 
-Schedule defaultSchedule(const cpu::Problem &problem);
+/// `rowsPerExpert`: as jit::Request has it. Legal for the problem.
+Schedule defaultSchedule(const cpu::Problem &problem, int64_t rowsPerExpert);
 
 } // namespace quern::gpu

@@ -50,7 +50,8 @@ struct Compilation {
       if (Status ok = cpu::assignSchedule(kernel, request, ""); !ok) return ok;
       auto problem = cpu::readProblem(kernel);
       if (!problem) return problem.takeError();
-      auto schedule = gpu::Schedule::parse(request.schedule, gpu::defaultSchedule(*problem));
+      auto schedule =
+          gpu::Schedule::parse(request.schedule, gpu::defaultSchedule(*problem, request.rowsPerExpert));
       if (!schedule) return schedule.takeError();
       if (Status ok = cpu::assignSchedule(kernel, request, schedule->str()); !ok) return ok;
     }
@@ -189,6 +190,12 @@ Expected<const GpuImage *> compileGpu(const Request &request) {
   auto kernel = c.check(&schedule);
   if (!kernel) return kernel.takeError();
   gpu::Plan plan(schedule, kernel->facts);
+  if (plan.end > schedule.smemLimit())
+    return ::quern::Error::user(
+        fmt::format("the kernel's stages and tables need {} bytes of shared memory, {} resident "
+                    "CTAs can have {} each; use fewer stages",
+                    plan.end, schedule.ctas, schedule.smemLimit()),
+        "schedule");
   GpuImage image;
   image.entry = request.kernel, image.arch = request.target, image.schedule = schedule.str();
   image.params = kernel->params;

@@ -31,6 +31,9 @@ struct Request {
   std::vector<OperandKey> params, outputs;
   std::string features; // CPU features, e.g. "+avx2,+fma,..."; empty: the host's, less QUERN_CPU_FEATURES
   std::string schedule; // one line; empty: the default for this request
+  /// GPU targets: rows that an expert may expect (rows / experts, rounded up to a power of two; 0: unknown).
+  /// Only the default schedule looks at it.
+  int64_t rowsPerExpert = 0;
   std::string target = "cpu"; // "cpu", "sm_90a" or "sim" (the program of sm_90a on the simulator)
 };
 

@@ -1,5 +1,6 @@
 // See Request.h.
 #include "runtime/launch/Request.h"
+#include <bit>
 #include <cstdlib>
 #include <fmt/format.h>
 #include <set>
@@ -7,6 +8,22 @@
 namespace quern {
 
 using syntax::Param;
+
+/// A power of two, so that few kernels are compiled as batches change.
+static int64_t rowsPerExpert(const syntax::Kernel &kernel, const Binding &binding,
+                             const std::vector<Arg> &args) {
+  auto dim = [&](const std::string &symbol, int64_t otherwise) {
+    auto found = binding.dims.find(symbol);
+    return found == binding.dims.end() ? otherwise : found->second;
+  };
+  int64_t rows = dim(kernel.rows.sym, 0), experts = 1;
+  if (kernel.routing >= 0) {
+    rows = dim("R", 0);
+    experts = std::max<int64_t>(1, std::get<RoutingView>(args[kernel.routing]).experts);
+  }
+  int64_t mean = (rows + experts - 1) / experts;
+  return mean <= 0 ? 0 : int64_t(std::bit_ceil(uint64_t(mean)));
+}
 
 jit::Request makeRequest(const syntax::Program &program, const syntax::Kernel &kernel, const Binding &binding,
                          const std::vector<Arg> &args, const std::string &target) {
@@ -41,11 +58,12 @@ jit::Request makeRequest(const syntax::Program &program, const syntax::Kernel &k
     r.params.push_back(key);
   }
   for (auto &out : binding.outputs) r.outputs.push_back({out.dtype});
+  if (target != "cpu") r.rowsPerExpert = rowsPerExpert(kernel, binding, args);
   return r;
 }
 
 std::string requestKey(const jit::Request &r) {
-  std::string key = fmt::format("{} {} act={}", r.target, r.kernel, name(r.act));
+  std::string key = fmt::format("{} {} act={} rows={}", r.target, r.kernel, name(r.act), r.rowsPerExpert);
   for (auto &[symbol, value] : r.dims) key += fmt::format(" {}={}", symbol, value);
   for (auto *operands : {&r.params, &r.outputs}) {
     for (auto &o : *operands)

@@ -18,6 +18,9 @@ struct Gates {
   /// about 2^-25.6 of its magnitude, for any K.
   double cancellation = 0x1p-22;
   int64_t tile = 16;
+
+  /// For decode=fast: a weight is off by up to three roundings to 8 bits (LANGUAGE.md, numerics).
+  static Gates fast() { return {1.6e-2, 0x1p-7, 0x1p-12, 16}; }
 };
 
 /// A row range and column range of an output, and its worst element.
