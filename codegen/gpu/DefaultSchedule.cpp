@@ -12,15 +12,22 @@ static constexpr int64_t narrowRows = 16;
 Schedule defaultSchedule(const cpu::Problem &problem, int64_t rowsPerExpert) {
   Schedule s;
   bool narrow = rowsPerExpert && rowsPerExpert <= narrowRows;
-  if (narrow)
-    s.bn = 32, s.stages = 7, s.ctas = 2, s.decode = Decode::Pairs, s.regs = 104, s.producerRegs = 32;
-  auto kernel = readTileKernel(problem, s);
-  // A producer whose 128 threads all work needs more registers than one thread that issues copies.
-  if (kernel && Plan(s, kernel->facts).wideProducer()) {
-    s.regs = narrow ? 88 : 224, s.producerRegs = narrow ? 64 : 56;
-    if (narrow) s.stages = 6; // room for two scales and zero points per step
-  }
+  if (narrow) // 6 stages: room for two scales and zero points per step, where there are any
+    s.bn = 32, s.stages = 6, s.ctas = 2, s.decode = Decode::Pairs;
+  fitRegisters(s, problem);
   return s;
+}
+
+void fitRegisters(Schedule &s, const cpu::Problem &problem) {
+  auto kernel = readTileKernel(problem, s);
+  // A producer whose 128 threads all work needs more registers than one thread that issues copies; a fused
+  // gather holds the tokens of 16 rows besides.
+  int64_t producer = 40;
+  if (kernel && Plan(s, kernel->facts).wideProducer()) producer = s.gather == Gather::Fused ? 72 : 56;
+  int64_t pool = 65536 / s.ctas / s.threads() / 8 * 8 * (s.consumers() + 1);
+  if (s.ctas > 1) producer = std::min<int64_t>(producer, producer > 40 ? 64 : 32);
+  s.producerRegs = producer;
+  s.regs = std::min<int64_t>(240, (pool - producer) / s.consumers() / 8 * 8);
 }
 
 } // namespace quern::gpu

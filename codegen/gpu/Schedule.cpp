@@ -38,6 +38,13 @@ std::string Schedule::str() const {
 }
 
 Expected<Schedule> Schedule::parse(std::string_view text, const Schedule &base) {
+  auto s = read(text, base);
+  if (!s) return s;
+  if (Status ok = s->validate(); !ok) return ok.takeError();
+  return s;
+}
+
+Expected<Schedule> Schedule::read(std::string_view text, const Schedule &base) {
   Schedule s = base;
   std::istringstream in{std::string(text)};
   std::string word;
@@ -76,7 +83,6 @@ Expected<Schedule> Schedule::parse(std::string_view text, const Schedule &base) 
         return fail(fmt::format("field '{}' needs an integer, found '{}'", key, value));
     }
   }
-  if (Status ok = s.validate(); !ok) return ok.takeError();
   return s;
 }
 

@@ -40,6 +40,8 @@ struct Schedule {
   /// Parses a whole or partial line (missing fields keep the values of `base`); errors name the field and
   /// what is legal.
   static Expected<Schedule> parse(std::string_view text, const Schedule &base);
+  /// The same without validate(): for a caller that still adjusts fields.
+  static Expected<Schedule> read(std::string_view text, const Schedule &base);
   /// Illegal combinations are user errors with a reason (register file, shared memory, cluster and gather).
   Status validate() const;
   static constexpr int64_t pairTableBytes = 256 * 16 * 8; // 256 pairs, a copy for each lane of a half warp

@@ -40,6 +40,7 @@ struct Allocation {
 struct SimKernel {
   std::string name;
   void (*entry)(void **params) = nullptr;
+  unsigned registers = 0; // of a thread at launch; 0: no matter
 };
 
 Expected<sim::Options> optionsFromEnvironment() {
@@ -136,7 +137,8 @@ public:
       return Error::internal(fmt::format("'{}' was compiled for {}", image.entry, image.arch), "simulator");
     std::lock_guard lock(mutex);
     auto &kept = images[&image];
-    if (!kept) kept = std::make_unique<SimKernel>(SimKernel{image.entry, image.simEntry});
+    if (!kept)
+      kept = std::make_unique<SimKernel>(SimKernel{image.entry, image.simEntry, unsigned(image.registers)});
     return reinterpret_cast<LoadedKernel *>(kept.get());
   }
   Expected<LoadedKernel *> loadDevice(const std::string &kernel) override {
@@ -160,6 +162,7 @@ public:
     launch.entry = kernel->entry, launch.params = params;
     launch.grid = config.grid, launch.block = config.block, launch.cluster = config.cluster;
     launch.smemBytes = config.smemBytes;
+    launch.registers = kernel->registers;
     for (const Range &r : ranges)
       if (r.bytes) launch.buffers.push_back({r.name, const_cast<void *>(r.data), r.bytes, r.writable});
     for (unsigned warp = 0; warp < config.block / 32; warp += 4)

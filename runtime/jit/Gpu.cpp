@@ -50,9 +50,12 @@ struct Compilation {
       if (Status ok = cpu::assignSchedule(kernel, request, ""); !ok) return ok;
       auto problem = cpu::readProblem(kernel);
       if (!problem) return problem.takeError();
-      auto schedule =
-          gpu::Schedule::parse(request.schedule, gpu::defaultSchedule(*problem, request.rowsPerExpert));
+      // Fields that a caller sets belong to the wide default, so that a line means the same for every batch.
+      int64_t rows = request.schedule.empty() ? request.rowsPerExpert : 0;
+      auto schedule = gpu::Schedule::read(request.schedule, gpu::defaultSchedule(*problem, rows));
       if (!schedule) return schedule.takeError();
+      if (request.schedule.find("regs=") == std::string::npos) gpu::fitRegisters(*schedule, *problem);
+      if (Status ok = schedule->validate(); !ok) return ok;
       if (Status ok = cpu::assignSchedule(kernel, request, schedule->str()); !ok) return ok;
     }
     return {};
@@ -201,6 +204,9 @@ Expected<const GpuImage *> compileGpu(const Request &request) {
   image.params = kernel->params;
   image.threads = int(schedule.threads()), image.cluster = int(schedule.cluster * schedule.split);
   image.ctasPerSm = int(schedule.ctas), image.smemBytes = plan.end;
+  image.registers =
+      std::min<int>(248, int(65536 / schedule.ctas / schedule.threads() / 8 * 8)); // what ptxas takes with
+                                                                                   // reqntid and minnctapersm
   image.tiles =
       (plan.facts.weightTiles(schedule) + schedule.cluster - 1) / schedule.cluster * schedule.cluster;
   image.x = {plan.facts.lhs, plan.facts.byToken, schedule.gather == gpu::Gather::Sorted,
