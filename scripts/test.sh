@@ -37,7 +37,7 @@ while (($#)); do
   esac
   shift
 done
-runners=(lint unit codegen jit isa amx lit sanitize fuzz python)
+runners=(lint unit driver codegen jit gpu isa amx lit sanitize fuzz python)
 for name in "${only[@]}"; do
   [[ " ${runners[*]} " == *" $name "* ]] || { echo "error: no runner is called $name" >&2 && usage >&2 && exit 2; }
 done
@@ -66,6 +66,8 @@ pytest=(.venv/bin/python -m pytest -q -p no:cacheprovider)
 run_lint() { "${pytest[@]}" tests/lint --junit-xml "$results/lint.xml"; }
 run_unit() { build/bin/quern-unit-tests --gtest_brief=1 --gtest_output="xml:$results/unit.xml"; }
 run_jit() { build/bin/quern-jit-tests --gtest_brief=1 --gtest_output="xml:$results/jit.xml"; }
+run_driver() { build/bin/quern-driver-tests --gtest_brief=1 --gtest_output="xml:$results/driver.xml"; }
+run_gpu() { QUERN_TEST_TARGET=sim build/bin/quern-gpu-tests --gtest_brief=1 --gtest_output="xml:$results/gpu.xml"; }
 run_codegen() { build/bin/quern-codegen-tests --gtest_brief=1 --gtest_output="xml:$results/codegen.xml"; }
 run_isa() { ctest --test-dir build/tests -R '^quern-jit-' -E '^quern-jit-tests$' --output-on-failure --output-junit "$results/isa.xml"; }
 run_amx() { ctest --test-dir build/tests/support/amx_emulator --output-on-failure --output-junit "$results/amx.xml"; }
