@@ -43,7 +43,8 @@ testBinaries=(quern-gpu-tests)
 # Those that this configuration has.
 builtTests() {
   local name
-  for name in "${testBinaries[@]}"; do ninja -C "$buildDir" -t targets all | grep -q "^bin/$name:" && echo "$name"; done
+  # Not grep -q: it would leave ninja with a broken pipe, which pipefail takes for an answer.
+  for name in "${testBinaries[@]}"; do ninja -C "$buildDir" -t targets all | grep "^bin/$name:" >/dev/null && echo "$name"; done
   true
 }
 
