@@ -169,7 +169,7 @@ qtile.program @p params ["map 0 0", "codes 2 0", "scales 2 0", "zeros 2 0", "poi
 // BF16-NOT: llvm.store
 
 // Zero points follow the scales, as fp32.
-// ZERO: ^bb0({{.*}}: !llvm.ptr, %{{.*}}: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %[[ZEROS:[a-z0-9]*]]: !llvm.ptr<1>,
+// ZERO: ^bb0(%{{[a-z0-9]*}}: !llvm.ptr, %{{[a-z0-9]*}}: !llvm.ptr<1>, %{{[a-z0-9]*}}: !llvm.ptr<1>, %[[ZEROS:[a-z0-9]*]]: !llvm.ptr<1>,
 // ZERO: llvm.getelementptr %[[ZEROS]][
 // ZERO: "mbarrier.expect_tx"
 // ZERO: arith.uitofp %{{.*}} : i8 to f32
@@ -187,6 +187,6 @@ qtile.program @p params ["map 0 0", "codes 2 0", "scales 2 0", "zeros 2 0", "poi
 // HALVED-COUNT-2: "cp.bulk"(%{{.*}}, %{{.*}}, %c256_i32
 
 // Without experts the tables of addresses have one entry.
-// DENSE: ^bb0({{.*}}: !llvm.ptr, %[[CODES:[a-z0-9]*]]: !llvm.ptr<1>, %[[SCALES:[a-z0-9]*]]: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>,
+// DENSE: ^bb0(%{{[a-z0-9]*}}: !llvm.ptr, %[[CODES:[a-z0-9]*]]: !llvm.ptr<1>, %[[SCALES:[a-z0-9]*]]: !llvm.ptr<1>, {{.*}}
 // DENSE-DAG: llvm.load %[[CODES]] {alignment = 8 : i64}
 // DENSE-DAG: llvm.load %[[SCALES]] {alignment = 8 : i64}
