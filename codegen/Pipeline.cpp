@@ -69,6 +69,8 @@ void buildGpuInstrPipeline(OpPassManager &pm) {
   pm.addPass(gpu::createExpandDrainPass());
   // The K loop: waits, decode, wgmma, release.
   pm.addPass(gpu::createExpandMultiplyPass());
+  // Partial sums meet in the first CTA of a cluster, when the range of K is split.
+  pm.addPass(gpu::createExpandReducePass());
   // Bias, activation and stores on the fragments.
   pm.addPass(gpu::createExpandEpiloguePass());
   // Rows that no expert has.
@@ -101,12 +103,12 @@ void buildLLVMPipeline(OpPassManager &pm) {
 void registerCodegenPasses() {
   registerPass([] { return cpu::createGenerateCpuPass(); });
   registerPass([] { return cpu::createExpandMathPass(); });
-  for (auto create :
-       {gpu::createGenerateTilePass, gpu::createExpandSetupPass, gpu::createExpandRolesPass,
-        gpu::createExpandTilesPass, gpu::createExpandConsumePass, gpu::createExpandProducePass,
-        gpu::createExpandDrainPass, gpu::createExpandMultiplyPass, gpu::createExpandEpiloguePass,
-        gpu::createExpandTailPass, gpu::createExpandTablesPass, gpu::createExpandArrangePass,
-        gpu::createExpandDecodePass, gpu::createExpandDecodePairsPass, gpu::createLowerProgramPass})
+  for (auto create : {gpu::createGenerateTilePass, gpu::createExpandSetupPass, gpu::createExpandRolesPass,
+                      gpu::createExpandTilesPass, gpu::createExpandConsumePass, gpu::createExpandProducePass,
+                      gpu::createExpandDrainPass, gpu::createExpandMultiplyPass, gpu::createExpandReducePass,
+                      gpu::createExpandEpiloguePass, gpu::createExpandTailPass, gpu::createExpandTablesPass,
+                      gpu::createExpandArrangePass, gpu::createExpandDecodePass,
+                      gpu::createExpandDecodePairsPass, gpu::createLowerProgramPass})
     registerPass([create] { return create(); });
 }
 

@@ -55,6 +55,14 @@ LogicalResult ConsumeOp::verify() {
 
 LogicalResult MultiplyOp::verify() { return checkWidth(*this, getWidth(), getAccumulators().size()); }
 
+LogicalResult ReduceOp::verify() {
+  if (failed(checkWidth(*this, getWidth(), getAccumulators().size()))) return failure();
+  auto types = getBody().getArgumentTypes();
+  if (!llvm::all_of(types, [](Type t) { return t.isF32(); }))
+    return emitOpError("needs f32 block arguments: the sums");
+  return checkCount(*this, "block arguments", types.size(), getAccumulators().size());
+}
+
 LogicalResult EpilogueOp::verify() { return checkWidth(*this, getWidth(), getAccumulators().size()); }
 
 LogicalResult TablesOp::verify() {

@@ -118,6 +118,18 @@ def Qtile_MultiplyOp : Qtile_Op<"multiply"> {
   let hasVerifier = 1;
 }
 
+def Qtile_ReduceOp : Qtile_Region<"reduce"> {
+  let summary = "the sums of the CTAs that share a tile's K range, in the order of their ranks";
+  let description = [{
+    The CTA of rank 0 runs the body with the sums, the others hand it their accumulators through shared memory. `done` is that of
+    qtile.multiply.
+  }];
+  let arguments = (ins I64Attr:$width, I32:$done, Variadic<F32>:$accumulators);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = "$width `after` $done `of` $accumulators attr-dict-with-keyword `:` type($accumulators) $body";
+  let hasVerifier = 1;
+}
+
 def Qtile_TablesOp : Qtile_Op<"tables", [Pure, AttrSizedOperandSegments]> {
   let summary = "the 16 products of a block, rounded, as byte planes";
   let description = [{
@@ -155,7 +167,6 @@ def Qtile_DecodeOp : Qtile_Op<"decode", [Pure, AttrSizedOperandSegments]> {
   let results = (outs I32:$a0, I32:$a1, I32:$a2, I32:$a3);
   let assemblyFormat = [{
     $word `twist` $twist `order` $order `planes` `(` $first `)` `(` $second `)` (`scales` $scale0^ `,` $scale1)? attr-dict
-    `:` type($first) `,` type($second)
   }];
   let hasVerifier = 1;
 }

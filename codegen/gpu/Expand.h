@@ -47,6 +47,16 @@ private:
 /// (bitsandbytes' chain of roundings).
 Value packWeights(Emitter &e, const Facts &facts, Value low, Value high);
 
+/// The K steps of this CTA, the same ones in every tile: all, or its part of a cluster with split. The first
+/// steps % split CTAs take one more than the others; none takes nothing (readTileKernel refuses that).
+struct Share {
+  Value rank;         // of the CTA in its cluster; null without split
+  Value first, count; // i32
+  Value tiles;        // that this CTA has finished; null without split
+};
+/// `done`: the steps that this CTA did in earlier tiles, or null (then `tiles` is null).
+Share shareOf(Emitter &e, const Plan &plan, Value done = {});
+
 /// Moves the ops of `from`'s only block to the insertion point, its arguments replaced by `values`.
 void inlineRegion(Emitter &e, mlir::Region &from, ValueRange values);
 

@@ -18,11 +18,18 @@ static LogicalResult expandConsume(qtile::ConsumeOp op, Emitter &e, const Plan &
     e.b.createBlock(&region);
     SmallVector<Type> types(width / 2, e.f32());
     auto multiply = qtile::MultiplyOp::create(e.b, e.loc, types, e.b.getI64IntegerAttr(width), op.getDone());
-    auto epilogue =
-        qtile::EpilogueOp::create(e.b, e.loc, e.b.getI64IntegerAttr(width), op.getExpert(), op.getRow0(),
-                                  op.getRows(), op.getWeightTile(), multiply.getResults());
+    ValueRange sums = multiply.getResults();
+    Block *whole = e.b.getInsertionBlock();
+    if (plan.schedule.split > 1) {
+      auto reduce = qtile::ReduceOp::create(e.b, e.loc, e.b.getI64IntegerAttr(width), op.getDone(), sums);
+      sums = e.b.createBlock(&reduce.getBody(), {}, types, SmallVector<Location>(types.size(), e.loc))
+                 ->getArguments();
+    }
+    auto epilogue = qtile::EpilogueOp::create(e.b, e.loc, e.b.getI64IntegerAttr(width), op.getExpert(),
+                                              op.getRow0(), op.getRows(), op.getWeightTile(), sums);
     IRMapping map;
     op.getBody().cloneInto(&epilogue.getBody(), map);
+    e.b.setInsertionPointToEnd(whole);
     scf::YieldOp::create(e.b, e.loc);
   };
   for (auto [i, width] : llvm::enumerate(widths.drop_back())) fill(branch.getCaseRegions()[i], width);

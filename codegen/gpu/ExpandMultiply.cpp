@@ -238,20 +238,20 @@ struct Loop {
 
   SmallVector<Value> run(Value done) {
     prepare();
-    int64_t steps = f.steps();
+    Value steps = shareOf(e, plan).count; // at least one
     Slot slot = slotOf(e, done, s.stages);
     e.prim("mbarrier.wait", {full(slot.stage), slot.parity});
     SmallVector<Value> init(width / 2, e.cf(0)), first = readAhead(slot.stage);
     init.append(decode(first, 0, carriedRows(first)));
     init.append(first);
     init.append({slot.stage, slot.parity});
-    auto out = e.forLoop(e.c(0), e.c(steps), init, [&](Value k, ValueRange carried) -> SmallVector<Value> {
+    auto out = e.forLoop(e.c(0), steps, init, [&](Value k, ValueRange carried) -> SmallVector<Value> {
       SmallVector<Value> acc(carried.take_front(width / 2)), a(carried.slice(width / 2, 4));
       ValueRange step = carried.drop_front(width / 2 + 4).drop_back(2);
       Slot now{carried[carried.size() - 2], carried.back()};
       // After the last step this looks at the same stage again: no branch, and nothing is waited for.
       Slot next = nextSlot(e, now, s.stages);
-      Value more = e.lt(e.add(k, 1), e.c(steps));
+      Value more = e.lt(e.add(k, 1), steps);
       Slot ahead{e.select(more, next.stage, now.stage), e.select(more, next.parity, now.parity)};
       Rows rows = carriedRows(step);
       multiply(acc, a, descriptor(now.stage, 0));

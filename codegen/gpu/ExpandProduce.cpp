@@ -97,8 +97,9 @@ struct Producer {
         e.prim("cp.async16",
                {e.at(target, e.wide(e.add(to, 2048 * i))), source, e.select(valid, e.c(16), e.c(0))});
       };
-      int64_t rows = s.bn <= 32 ? 8 : 16; // of one pass of the warpgroup that a width may leave out
-      if (16 * i >= 32 || rows == 8)
+      if (s.bn < 16) // a stage has less rows than a pass of the warpgroup
+        e.ifThen(e.lt(row, e.c(s.bn)), copy);
+      else if (i && (16 * i >= 32 || s.bn <= 32)) // rows of a pass that a width may leave out
         e.ifThen(e.lt(e.c(16 * i), op.getWidth()), copy);
       else
         copy();
@@ -280,8 +281,10 @@ struct Producer {
       if (f.zero) zerosOf = arrayOf(Kind::Zeros);
       if (fused) findTokens();
       Slot slot = slotOf(e, op.getDone(), s.stages);
-      e.forLoop(e.c(0), e.c(f.steps()), {slot.stage, slot.parity}, [&](Value k, ValueRange carried) {
+      Share share = shareOf(e, plan);
+      e.forLoop(e.c(0), share.count, {slot.stage, slot.parity}, [&](Value i, ValueRange carried) {
         Slot now{carried[0], carried[1]};
+        Value k = e.add(share.first, i);
         e.prim("mbarrier.wait", {barrier(now.stage, 1), e.xori(now.parity, 1)});
         Value column = e.shl(k, 6);
         if (!plan.wideProducer()) {
@@ -289,7 +292,7 @@ struct Producer {
         } else {
           e.ifThen(e.eq(tid, 0), [&] { elected(now.stage, column, k); });
           together(now.stage, column, k);
-          arrive(now.stage, e.add(op.getDone(), k));
+          arrive(now.stage, e.add(op.getDone(), i));
         }
         Slot next = nextSlot(e, now, s.stages);
         return SmallVector<Value>{next.stage, next.parity};
@@ -303,7 +306,11 @@ struct Producer {
 
   /// Copies of a fused gather complete `lag` steps later; plain stores are complete when they are made.
   void arrive(Value stage, Value step) {
-    if (!fused) return void(e.prim("mbarrier.arrive", {barrier(stage, 0)}));
+    if (!fused) {
+      // Where one step's codes are stored, a later step's may be copied: another proxy.
+      if (!f.alignedCodes()) e.prim("fence.proxy.async", {});
+      return void(e.prim("mbarrier.arrive", {barrier(stage, 0)}));
+    }
     int64_t lag = plan.gatherLag();
     e.prim("cp.async.wait." + std::to_string(lag), {});
     e.prim("fence.proxy.async", {});

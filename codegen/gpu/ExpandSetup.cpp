@@ -15,6 +15,10 @@ static void initBarriers(Emitter &e, const Plan &plan) {
       e.prim("mbarrier.init", {e.smem(plan.barriers + 16 * stage), e.c(plan.fullArrivals())});
       e.prim("mbarrier.init", {e.smem(plan.barriers + 16 * stage + 8), e.c(plan.emptyArrivals())});
     }
+    if (plan.schedule.split > 1) {
+      e.prim("mbarrier.init", {e.smem(plan.exchange), e.c(plan.readyArrivals())});
+      e.prim("mbarrier.init", {e.smem(plan.exchange + 8), e.c(plan.takenArrivals())});
+    }
     e.prim("fence.mbarrier.init", {});
   });
 }

@@ -20,6 +20,18 @@ void inlineRegion(Emitter &e, Region &from, ValueRange values) {
   target->getOperations().splice(e.b.getInsertionPoint(), source.getOperations());
 }
 
+Share shareOf(Emitter &e, const Plan &plan, Value done) {
+  int64_t steps = plan.facts.steps(), split = plan.schedule.split;
+  if (split == 1) return {{}, e.c(0), e.c(steps), {}};
+  int64_t least = steps / split, more = steps % split;
+  Value rank = e.rem(e.sreg("ctaid.x"), split), first = e.mul(rank, least);
+  if (!more) return {rank, first, e.c(least), done ? e.div(done, least) : Value()};
+  Value longer = e.lt(rank, e.c(more));
+  Share share{rank, e.add(first, e.min(rank, e.c(more))), e.select(longer, e.c(least + 1), e.c(least)), {}};
+  if (done) share.tiles = e.select(longer, e.div(done, least + 1), e.div(done, least));
+  return share;
+}
+
 /// The expert whose tiles include `tile`: the last e with table[e] <= tile.
 static Value findExpert(Emitter &e, Value table, Value experts, Value tile) {
   auto loop = scf::WhileOp::create(
@@ -48,6 +60,7 @@ static LogicalResult expandTiles(qtile::TilesOp op, Emitter &e, const Plan &plan
     rank = e.rem(first, together);
     first = e.div(first, together), stride = e.div(stride, together);
   }
+  Value steps = shareOf(e, plan).count;
   auto loop = scf::WhileOp::create(
       e.b, e.loc, TypeRange{e.i32(), e.i32()}, ValueRange{first, e.c(0)},
       [&](OpBuilder &, Location, ValueRange v) {
@@ -75,7 +88,6 @@ static LogicalResult expandTiles(qtile::TilesOp op, Emitter &e, const Plan &plan
           width = e.shl(e.shr(e.add(rows, 31), 5), 5);
         }
         inlineRegion(e, op.getBody(), {expert, row0, rows, width, weightTile, v[1]});
-        int64_t steps = (plan.facts.steps() + s.split - 1) / s.split;
         scf::YieldOp::create(e.b, e.loc, ValueRange{e.add(v[0], stride), e.add(v[1], steps)});
       });
   op.getDone().replaceAllUsesWith(loop.getResult(1));

@@ -78,10 +78,12 @@ void Plan::place() {
   codes = up(schedule.stages * xBytes, 1024);
   scales = codes + schedule.stages * codeBytes;
   barriers = up(scales + schedule.stages * scaleBytes, 128);
-  table = barriers + schedule.stages * 16;
+  exchange = barriers + schedule.stages * 16;
+  table = exchange + (schedule.split > 1 ? Schedule::exchangeBytes : 0);
   scratch = table + (maxExperts + 1) * 4;
   pairs = up(scratch + 33 * 4, 128);
-  end = pairs + (schedule.decode == Decode::Pairs ? Schedule::pairTableBytes : 0);
+  partial = pairs + (schedule.decode == Decode::Pairs ? Schedule::pairTableBytes : 0);
+  end = partial + schedule.partialBytes();
 }
 
 std::vector<int64_t> Plan::widths() const {

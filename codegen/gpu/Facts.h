@@ -52,7 +52,8 @@ struct Plan {
   Plan(Schedule s, Facts f) : schedule(s), facts(std::move(f)) { place(); }
 
   int64_t xBytes = 0, codeBytes = 0, scaleBytes = 0; // of one stage
-  int64_t codes = 0, scales = 0, barriers = 0, table = 0, scratch = 0, pairs = 0, end = 0;
+  int64_t codes = 0, scales = 0, barriers = 0, exchange = 0, table = 0, scratch = 0, pairs = 0, partial = 0;
+  int64_t end = 0;
   int64_t boxRows = 32;
   static constexpr int64_t maxExperts = 1024;
 
@@ -60,11 +61,15 @@ struct Plan {
   bool wideProducer() const { return schedule.gather == Gather::Fused || !facts.alignedScales(); }
   int64_t fullArrivals() const { return 1 + (wideProducer() ? 128 : 0); }
   int64_t emptyArrivals() const { return schedule.consumers() * 4 * schedule.cluster; }
+  /// Of the two barriers at `exchange` (split): the peers' sums are there; this CTA's were read.
+  int64_t readyArrivals() const { return (schedule.split - 1) * schedule.consumers() * 4; }
+  int64_t takenArrivals() const { return schedule.consumers() * 4; }
   /// Doubling from 8 up to bn = 32, else multiples of 32. Multiples of 16 above 160 were tried: no faster
   /// (such a step is bound by the decode), and half as much code again.
   std::vector<int64_t> widths() const;
-  /// Steps that a fused gather's copies may be in flight before their stage is handed over.
-  int64_t gatherLag() const { return std::min<int64_t>(2, schedule.stages - 1); }
+  /// Steps that a fused gather's copies may be in flight before their stage is handed over. Consumers keep a
+  /// stage until they have opened the next one: both must be handed over without a further one.
+  int64_t gatherLag() const { return std::min<int64_t>(2, schedule.stages - 2); }
 
 private:
   void place();

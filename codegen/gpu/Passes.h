@@ -12,6 +12,7 @@ std::unique_ptr<mlir::Pass> createExpandConsumePass();
 std::unique_ptr<mlir::Pass> createExpandProducePass();
 std::unique_ptr<mlir::Pass> createExpandDrainPass();
 std::unique_ptr<mlir::Pass> createExpandMultiplyPass();
+std::unique_ptr<mlir::Pass> createExpandReducePass();
 std::unique_ptr<mlir::Pass> createExpandTablesPass();
 std::unique_ptr<mlir::Pass> createExpandArrangePass();
 std::unique_ptr<mlir::Pass> createExpandDecodePass();

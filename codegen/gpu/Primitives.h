@@ -61,10 +61,16 @@ inline constexpr Primitive primitives[] = {
   // the barrier at the same offset in CTA `rank` of the cluster
   {"mbarrier.arrive.cluster", "v(si)", Effect::Sync,
    "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, $0, $1;\nmbarrier.arrive.shared::cluster.b64 _, [remote];\n}", "r,r,~{memory}"},
+  // the same, and what this thread wrote or read before is done for whoever waits by mbarrier.wait.cluster
+  {"mbarrier.arrive.release.cluster", "v(si)", Effect::Sync,
+   "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, $0, $1;\nmbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}", "r,r,~{memory}"},
   // blocks until the phase with this parity has completed. CTA scope: what is waited for are async copies (ordered by
   // the barrier's transactions) and reads that are done; a wider scope costs a cache invalidation or a membar each
   {"mbarrier.wait", "v(si)", Effect::Sync,
    "{\n.reg .pred done;\nWAIT_${:uid}:\nmbarrier.try_wait.parity.shared::cta.b64 done, [$0], $1, 0x989680;\n@done bra DONE_${:uid};\nbra WAIT_${:uid};\nDONE_${:uid}:\n}", "r,r,~{memory}"},
+  // the same with cluster scope: for plain data in the shared memory of a peer
+  {"mbarrier.wait.cluster", "v(si)", Effect::Sync,
+   "{\n.reg .pred done;\nWAIT_${:uid}:\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [$0], $1, 0x989680;\n@done bra DONE_${:uid};\nbra WAIT_${:uid};\nDONE_${:uid}:\n}", "r,r,~{memory}"},
   // async copies global -> shared; bytes a multiple of 16, addresses 16-byte aligned; completion on the mbarrier
   {"cp.bulk", "v(sgis)", Effect::Sync,
    "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$0], [$1], $2, [$3];", "r,l,r,r,~{memory}"},
@@ -87,6 +93,9 @@ inline constexpr Primitive primitives[] = {
   // loads f32 at the same offset in the shared memory of CTA `rank` of the cluster
   {"ld.cluster.f32", "f(si)", Effect::Sync,
    "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, $1, $2;\nld.shared::cluster.f32 $0, [remote];\n}", "=f,r,r,~{memory}"},
+  // the same for 8 bytes
+  {"ld.cluster.b64", "l(si)", Effect::Sync,
+   "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, $1, $2;\nld.shared::cluster.b64 $0, [remote];\n}", "=l,r,r,~{memory}"},
   // programmatic dependent launch
   {"grid.wait", "v()", Effect::Sync, "griddepcontrol.wait;", "~{memory}"},
   {"grid.launch", "v()", Effect::Sync, "griddepcontrol.launch_dependents;", "~{memory}"},

@@ -158,6 +158,12 @@ Expected<TileKernel> readTileKernel(const cpu::Problem &problem, const Schedule 
   if (Status ok = r.contractions(); !ok) return ok.takeError();
   if (Status ok = r.pairing(); !ok) return ok.takeError();
   if (Status ok = r.writes(); !ok) return ok.takeError();
+  if (int64_t steps = r.out.facts.steps(); schedule.split > steps)
+    return ::quern::Error::user(
+        fmt::format("split: {} CTAs cannot share the {} step{} of 64 columns that K = {} has (in "
+                    "\"{}\")",
+                    schedule.split, steps, steps == 1 ? "" : "s", r.out.facts.k, schedule.str()),
+        "schedule");
   r.params();
   return std::move(r.out);
 }

@@ -118,19 +118,19 @@ Status Schedule::validate() const {
   if (bn / 2 + otherRegs > regs)
     return bad("bn", fmt::format("{} accumulators of a thread leave less than {} of its {} registers", bn / 2,
                                  otherRegs, regs));
-  if (split > 1 && stages * (bn * 128 + bm * 32) < bm * bn * 4)
-    return bad("split", fmt::format("the partial sums of a tile ({} bytes) do not fit the stages ({} bytes)",
-                                    bm * bn * 4, stages * (bn * 128 + bm * 32)));
   return checkSmem(experts, 1);
 }
+
+int64_t Schedule::launchRegs() const { return std::min(regs, registerFile / ctas / threads() / 8 * 8); }
 
 int64_t Schedule::smemBytes(int64_t experts, int64_t scalesPerStep) const {
   // Of a stage: activations in 16 bits (128-byte swizzle), codes, fp32 scales.
   int64_t stage = bn * 64 * 2 + bm * 32 + bm * scalesPerStep * 4;
   int64_t barriers = alignUp(stages * stage, 128);
   // Two mbarriers a stage, the tile table, and words for the sums of 32 warps' scan.
-  int64_t pairs = decode == Decode::Pairs ? pairTableBytes : 0;
-  return alignUp(barriers + stages * 16 + (experts + 1) * 4 + 33 * 4, 128) + pairs;
+  int64_t pairs = decode == Decode::Pairs ? pairTableBytes : 0, exchange = split > 1 ? exchangeBytes : 0;
+  return alignUp(barriers + stages * 16 + exchange + (experts + 1) * 4 + 33 * 4, 128) + pairs +
+         partialBytes();
 }
 
 int64_t Schedule::smemLimit() const { return std::min(smemPerCta, smemPerSm / ctas - smemReserved); }
@@ -138,10 +138,12 @@ int64_t Schedule::smemLimit() const { return std::min(smemPerCta, smemPerSm / ct
 Status Schedule::checkSmem(int64_t experts, int64_t scalesPerStep) const {
   int64_t bytes = smemBytes(experts, scalesPerStep);
   if (bytes <= smemLimit()) return {};
-  return fail(fmt::format("stages: {} stages and the table of {} expert{} need {} bytes of shared memory; {} "
-                          "resident CTA{} can have {}{} (in \"{}\")",
-                          stages, experts, experts == 1 ? "" : "s", bytes, ctas, ctas == 1 ? "" : "s",
-                          smemLimit(), ctas == 1 ? "" : " each", str()));
+  std::string sums = split > 1 ? fmt::format(", {} bytes of partial sums (split)", partialBytes()) : "";
+  return fail(
+      fmt::format("stages: {} stages{} and the table of {} expert{} need {} bytes of shared memory; {} "
+                  "resident CTA{} can have {}{} (in \"{}\")",
+                  stages, sums, experts, experts == 1 ? "" : "s", bytes, ctas, ctas == 1 ? "" : "s",
+                  smemLimit(), ctas == 1 ? "" : " each", str()));
 }
 
 } // namespace quern::gpu

@@ -44,6 +44,13 @@ struct Schedule {
   static Expected<Schedule> read(std::string_view text, const Schedule &base);
   /// Illegal combinations are user errors with a reason (register file, shared memory, cluster and gather).
   Status validate() const;
+  /// Registers of a thread at launch: what the block size and the resident CTAs allow, but no more than a
+  /// consumer asks for (ptxas takes that much of a kernel with setmaxnreg). Never more than `regs`, nor less
+  /// than `producerRegs` in a legal schedule.
+  int64_t launchRegs() const;
+  static constexpr int64_t exchangeBytes = 16; // two mbarriers of a split
+  /// Where a CTA leaves its partial sums of a tile for the first CTA of its cluster.
+  int64_t partialBytes() const { return split > 1 ? bm * bn * 4 : 0; }
   static constexpr int64_t pairTableBytes = 256 * 16 * 8; // 256 pairs, a copy for each lane of a half warp
   /// Dynamic shared memory of a CTA for `experts` experts' tile table, in bytes (Plan of Facts.h places it).
   /// `scalesPerStep`: scales of a weight row in a step of 64 columns, zero points counted too.

@@ -204,9 +204,7 @@ Expected<const GpuImage *> compileGpu(const Request &request) {
   image.params = kernel->params;
   image.threads = int(schedule.threads()), image.cluster = int(schedule.cluster * schedule.split);
   image.ctasPerSm = int(schedule.ctas), image.smemBytes = plan.end;
-  image.registers =
-      std::min<int>(248, int(65536 / schedule.ctas / schedule.threads() / 8 * 8)); // what ptxas takes with
-                                                                                   // reqntid and minnctapersm
+  image.registers = int(schedule.launchRegs());
   image.tiles =
       (plan.facts.weightTiles(schedule) + schedule.cluster - 1) / schedule.cluster * schedule.cluster;
   image.x = {plan.facts.lhs, plan.facts.byToken, schedule.gather == gpu::Gather::Sorted,

@@ -21,7 +21,9 @@ void qsim_fence_mbarrier_init();
 void qsim_mbarrier_expect_tx(void *barrier, uint32_t bytes);
 void qsim_mbarrier_arrive(void *barrier);
 void qsim_mbarrier_arrive_cluster(void *barrier, uint32_t rank);
+void qsim_mbarrier_arrive_release_cluster(void *barrier, uint32_t rank);
 void qsim_mbarrier_wait(void *barrier, uint32_t parity);
+void qsim_mbarrier_wait_cluster(void *barrier, uint32_t parity);
 
 // Async copies (AsyncCopy.cpp, CpAsync.cpp) and the proxy fence (Shadow.cpp)
 void qsim_cp_bulk(void *shared, void *global, uint32_t bytes, void *barrier);
@@ -46,6 +48,7 @@ void qsim_barrier_sync(uint32_t id, uint32_t threads);
 void qsim_cluster_arrive();
 void qsim_cluster_wait();
 float qsim_ld_cluster_f32(void *shared, uint32_t rank);
+uint64_t qsim_ld_cluster_b64(void *shared, uint32_t rank);
 uint32_t qsim_shfl_idx(uint32_t mask, uint32_t value, uint32_t lane, uint32_t clamp);
 uint32_t qsim_shfl_up(uint32_t mask, uint32_t value, uint32_t lane, uint32_t clamp);
 uint32_t qsim_shfl_down(uint32_t mask, uint32_t value, uint32_t lane, uint32_t clamp);

@@ -40,6 +40,23 @@ void noteRemoteUse(Cta &cta) {
   if (&cta != t.cta) cta.remoteUse[t.id] = t.clock[t.id];
 }
 
+/// A plain load of a T from the window of the peer with this rank.
+template <class T> static T loadCluster(void *p, uint32_t rank) {
+  step();
+  const char *what = "ld.shared::cluster";
+  const uint32_t address = self().cta->address(p, sizeof(T), what);
+  Cta &cta = remoteCta(rank, what);
+  if (address % sizeof(T)) fatal("misaligned", "{} at {}", what, placeOf(cta, address));
+  maybeYield();
+  if (machine->options.happensBefore) {
+    noteRemoteUse(cta);
+    genericAccess(cta, address, sizeof(T), Access::Load, what);
+  }
+  T value;
+  std::memcpy(&value, cta.window + address, sizeof(T));
+  return value;
+}
+
 } // namespace quern::sim
 
 using namespace quern::sim;
@@ -77,21 +94,8 @@ void qsim_cluster_wait() {
   if (m.options.happensBefore) joinClocks(t.clock, barrier.released.data(), m.clocks.active);
 }
 
-float qsim_ld_cluster_f32(void *p, uint32_t rank) {
-  step();
-  const char *what = "ld.shared::cluster";
-  const uint32_t address = self().cta->address(p, 4, what);
-  Cta &cta = remoteCta(rank, what);
-  if (address % 4) fatal("misaligned", "{} at {}", what, placeOf(cta, address));
-  maybeYield();
-  if (machine->options.happensBefore) {
-    noteRemoteUse(cta);
-    genericAccess(cta, address, 4, Access::Load, what);
-  }
-  float value;
-  std::memcpy(&value, cta.window + address, 4);
-  return value;
-}
+float qsim_ld_cluster_f32(void *p, uint32_t rank) { return loadCluster<float>(p, rank); }
+uint64_t qsim_ld_cluster_b64(void *p, uint32_t rank) { return loadCluster<uint64_t>(p, rank); }
 
 void qsim_grid_wait() { step(); }
 void qsim_grid_launch() { step(); }

@@ -146,10 +146,9 @@ void qsim_mbarrier_arrive(void *p) {
   maybeYield(8); // one that stalls right after its release is the interesting schedule
 }
 
-void qsim_mbarrier_arrive_cluster(void *p, uint32_t rank) {
+static void arriveAt(void *p, uint32_t rank, const char *what) {
   step();
   Thread &t = self();
-  const char *what = "mbarrier.arrive.cluster";
   const uint32_t address = t.cta->address(p, 8, what);
   maybeYield();
   Cta &cta = remoteCta(rank, what);
@@ -159,6 +158,15 @@ void qsim_mbarrier_arrive_cluster(void *p, uint32_t rank) {
   arrive(cta, barrier, 0, what);
   maybeYield(8);
 }
+
+void qsim_mbarrier_arrive_cluster(void *p, uint32_t rank) { arriveAt(p, rank, "mbarrier.arrive.cluster"); }
+
+// Scopes are not told apart: an arrival of either kind orders what its thread did before.
+void qsim_mbarrier_arrive_release_cluster(void *p, uint32_t rank) {
+  arriveAt(p, rank, "mbarrier.arrive.release.cluster");
+}
+
+void qsim_mbarrier_wait_cluster(void *p, uint32_t parity) { qsim_mbarrier_wait(p, parity); }
 
 void qsim_mbarrier_wait(void *p, uint32_t parity) {
   step();

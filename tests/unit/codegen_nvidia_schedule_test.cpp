@@ -43,6 +43,9 @@ TEST(GpuSchedule, EveryLegalRecordRoundTrips) {
     EXPECT_EQ(back->str(), s.str());
     EXPECT_LE(s.ctas * 128 * (s.consumers() * s.regs + s.producerRegs), 65536) << s.str();
     EXPECT_LE(s.ctas * (s.smemBytes(1024, 1) + 1024), 228 * 1024) << s.str();
+    // setmaxnreg.inc and .dec may only go where their names say.
+    EXPECT_LE(s.launchRegs(), s.regs) << s.str();
+    EXPECT_GE(s.launchRegs(), s.producerRegs) << s.str();
   }
   EXPECT_GT(legal, 500);
   EXPECT_GT(refused, 500);
@@ -77,7 +80,7 @@ TEST(GpuSchedule, EachRefusalNamesItsReason) {
       {"stages=4.0", "field 'stages' needs an integer, found '4.0'"},
       {"ctas=99999999999999999999", "field 'ctas' needs an integer"},
       {"gather=tma", "gather 'tma' is not one of sorted, fused"},
-      {"decode=bf16", "decode 'bf16' is not one of exact, fast"},
+      {"decode=bf16", "decode 'bf16' is not one of exact, fast, pairs"},
       {"regs=232", "field 'regs' needs CONSUMER/PRODUCER, two integers, found '232'"},
       {"regs=232/", "field 'regs' needs CONSUMER/PRODUCER, two integers, found '232/'"},
       {"regs=/40", "field 'regs' needs CONSUMER/PRODUCER, two integers, found '/40'"},
@@ -110,8 +113,8 @@ TEST(GpuSchedule, EachRefusalNamesItsReason) {
        "resident CTAs of 384 threads can have 30720 each"},
       {"regs=240/40", "regs: 2 consumer warpgroups of 240 and one of 40 registers need 66560 of"},
       {"bm=192 regs=160/32", "bn: 128 accumulators of a thread leave less than 56 of its 160 registers"},
-      {"split=2 stages=2",
-       "split: the partial sums of a tile (131072 bytes) do not fit the stages (73728 bytes)"},
+      {"split=2 stages=3", "stages: 3 stages, 131072 bytes of partial sums (split) and the table of 1024 "
+                           "experts need 247552 bytes of shared memory; 1 resident CTA can have 232448 (in"},
       {"stages=7", "stages: 7 stages and the table of 1024 experts need 265984 bytes of shared memory; 1 "
                    "resident CTA can have 232448 (in"},
       {"ctas=2 bm=64 bn=64 stages=12 regs=152/32",
@@ -127,12 +130,32 @@ TEST(GpuSchedule, EachRefusalNamesItsReason) {
   }
 }
 
+/// As ptxas reports them for generated kernels.
+TEST(GpuSchedule, RegistersAtLaunch) {
+  for (auto [text, registers] : {std::pair{"", 168},
+                                 {"bn=64 regs=152/72", 152},
+                                 {"bm=64 bn=64", 232},
+                                 {"bm=64 bn=64 regs=240/40", 240},
+                                 {"bm=192 bn=96 regs=152/40", 128},
+                                 {"bn=32 ctas=2 regs=104/32", 80},
+                                 {"bm=64 bn=16 ctas=4 regs=72/24", 64}}) {
+    auto s = Schedule::parse(text, Schedule());
+    ASSERT_TRUE(s) << s.error().str();
+    EXPECT_EQ(s->launchRegs(), registers) << text;
+  }
+}
+
 TEST(GpuSchedule, SharedMemory) {
   Schedule s;
   // 5 stages of 256 x 64 activations, 128 x 32 bytes of codes, 128 scales; 10 barriers; 33 offsets; 33 sums.
   EXPECT_EQ(s.smemBytes(32, 1), (5 * (32768 + 4096 + 512) + 80 + 132 + 132 + 127) / 128 * 128);
   EXPECT_EQ(s.smemBytes(32, 2) - s.smemBytes(32, 1), 5 * 512);
   EXPECT_EQ(s.smemBytes(32 + 32, 1) - s.smemBytes(32, 1), 128);
+  Schedule split = s;
+  split.bn = s.bn = 32, split.split = 2; // two barriers and 128 x 32 sums
+  for (int64_t experts : {0, 27, 28, 29, 30, 31}) // two barriers take the room of four offsets
+    EXPECT_EQ(split.smemBytes(experts, 1), s.smemBytes(experts + 4, 1) + 128 * 32 * 4);
+  s.bn = 256;
   EXPECT_EQ(s.smemLimit(), 227 * 1024);
   s.ctas = 2;
   EXPECT_EQ(s.smemLimit(), 113 * 1024);

@@ -133,10 +133,15 @@ TEST(GpuKernels, ExactData) {
 
 TEST(GpuKernels, Schedules) {
   QUERN_NEEDS_DEVICE();
-  for (const char *schedule : {"bn=32 stages=3", "bn=64", "bn=128 stages=4", "stages=2",
-                               "gather=fused bn=128", "gather=fused bn=32 stages=4", "cluster=2 bn=128"})
+  for (const char *schedule :
+       {"bn=32 stages=3", "bn=64", "bn=128 stages=4", "stages=2", "gather=fused bn=128",
+        "gather=fused bn=32 stages=4", "gather=fused bn=8 stages=2", "gather=fused bn=16 stages=3",
+        "cluster=2 bn=128", "bn=32 stages=3 split=2", "bn=16 stages=2 split=4 ctas=2 decode=pairs",
+        "bm=64 bn=64 split=2 decode=fast", "gather=fused bn=32 stages=3 split=4"})
     for (auto [file, kernel] : {routedKernels[0], routedKernels[1], routedKernels[2]})
       checkRagged(file, kernel, {5, 0, 70, 33}, {{"N", 384}, {"K", 256}}, schedule);
+  for (const char *schedule : {"bm=64 bn=32", "bm=192 bn=64 stages=3", "bm=64 bn=64 split=2 decode=fast"})
+    checkRagged("gpt_oss.qn", "down", {5, 0, 70, 33}, {{"N", 384}, {"K", 256}}, schedule);
 }
 
 /// N and K that are no multiples of a block of codes, and scales that straddle rows.
@@ -233,6 +238,39 @@ TEST(GpuKernels, RoutingsThatNoSortGives) {
   c.expectCorrect();
 }
 
+/// The CTAs of a cluster share the steps of K, evenly or not; each kind of share must hold over many tiles.
+TEST(GpuKernels, SplitOfK) {
+  QUERN_NEEDS_DEVICE();
+  for (int64_t split : {2, 4, 8})
+    for (int64_t steps : {split, split + 1, 2 * split, 3 * split - 1}) {
+      std::string schedule = fmt::format("bn=32 stages=3 split={}", split);
+      checkRagged("gpt_oss.qn", "down", {5, 0, 70, 33, 0}, {{"N", 256}, {"K", 64 * steps}}, schedule.c_str(),
+                  true);
+    }
+  // Edges of N and K: the producer stores codes where it copies others.
+  checkRagged("gpt_oss.qn", "gate_up", {9, 0, 40}, {{"N", 320}, {"K", 224}}, "bn=32 stages=3 split=4");
+  checkRagged("gpt_oss_lora.qn", "gate_up", {9, 0, 40}, {{"N", 320}, {"K", 224}}, "bn=16 stages=3 split=2");
+  for (int64_t tokens : {0, 1, 70})
+    DeviceCall("linear.qn", "linear_bias", {{"T", tokens}, {"N", 192}, {"K", 320}}, "bn=64 split=4", true)
+        .expectCorrect();
+}
+
+/// Integer multiples of a power of two would hide another order; these sums round in every step.
+TEST(GpuKernels, SplitAddsInOneOrder) {
+  QUERN_NEEDS_DEVICE();
+  DeviceCall c("gpt_oss.qn", "down", {{"T", 20}, {"E", 4}, {"N", 256}, {"K", 576}, {"top_k", 4}},
+               "bn=32 stages=3 split=8");
+  std::string first;
+  for (const char *seed : {"1", "2", "3"}) {
+    setenv("QUERN_SIM_SEED", seed, 1);
+    bool ran = c.run();
+    unsetenv("QUERN_SIM_SEED");
+    ASSERT_TRUE(ran);
+    if (first.empty()) first = c.bits();
+    EXPECT_EQ(c.bits(), first);
+  }
+}
+
 TEST(GpuKernels, Errors) {
   QUERN_NEEDS_DEVICE();
   DeviceCall c("gpt_oss.qn", "down", {{"T", 4}, {"E", 2}, {"N", 64}, {"K", 64}, {"top_k", 1}}, "bn=17");
@@ -245,6 +283,9 @@ TEST(GpuKernels, Errors) {
     return status ? "no error" : status.error().str();
   };
   EXPECT_NE(run(target(), "bn=17").find("bn"), std::string::npos);
+  EXPECT_NE(run(target(), "bn=32 split=2")
+                .find("split: 2 CTAs cannot share the 1 step of 64 columns that K = 64 has"),
+            std::string::npos);
   EXPECT_EQ(run("tpu", ""), "target: found 'tpu', expected cpu, sim or cuda");
   // A device routing cannot be used by the CPU.
   int32_t offsets = 0;

@@ -73,6 +73,57 @@ TEST(SimCluster, RemoteLoadHazards) {
   expectIssue(sumRun(*d, Gap::WaitOnly), HasSubstr("barrier.cluster.wait without barrier.cluster.arrive"));
 }
 
+// Rank 1 hands rank 0 a pair of numbers per thread, round after round through the same place.
+void exchangeKernel(Peers &d) {
+  const uint32_t t = qsim_tid_x(), rank = qsim_cluster_ctarank();
+  char *ready = smem(2048), *taken = smem(2056);
+  if (t == 0) {
+    qsim_mbarrier_init(ready, 2); // one arrival of each warp
+    qsim_mbarrier_init(taken, 2);
+    qsim_fence_mbarrier_init();
+  }
+  clusterBarrier();
+  float sum = 0;
+  for (uint32_t round = 0; round < 3; ++round) {
+    if (rank == 1) {
+      if (d.gap != Gap::NoWait) qsim_mbarrier_wait_cluster(taken, (round & 1) ^ 1);
+      storeShared(smem<float>(t * 8), float(100 * round));
+      storeShared(smem<float>(t * 8 + 4), float(t));
+      qsim_syncwarp(~0u);
+      if (t % 32 == 0) qsim_mbarrier_arrive_release_cluster(ready, 0);
+    } else {
+      if (d.gap != Gap::NoFirstBarrier) qsim_mbarrier_wait_cluster(ready, round & 1);
+      const uint64_t bits = qsim_ld_cluster_b64(smem(t * 8), d.gap == Gap::WrongRank ? 0 : 1);
+      float pair[2];
+      std::memcpy(pair, &bits, 8);
+      sum += pair[0] + pair[1];
+      qsim_syncwarp(~0u);
+      if (t % 32 == 0) qsim_mbarrier_arrive_release_cluster(taken, 1);
+    }
+  }
+  if (rank == 0) storeGlobal(&d.sums[0][t], sum);
+  if (d.gap != Gap::NoLastBarrier) clusterBarrier();
+}
+
+TEST(SimCluster, ExchangeByRemoteArrivals) {
+  auto d = std::make_unique<Peers>();
+  auto exchange = [&](Gap gap) {
+    d->gap = gap;
+    KernelRun<Peers> run(*d, exchangeKernel, 64, 2048 + 64);
+    run.launch.grid = run.launch.cluster = 2;
+    return run;
+  };
+  expectClean(exchange(Gap::None), [&] {
+    for (uint32_t t = 0; t < 64; ++t) ASSERT_EQ(d->sums[0][t], 300 + 3 * t);
+    std::memset(d->sums, 0, sizeof d->sums);
+  });
+  using testing::AnyOf;
+  expectIssue(exchange(Gap::NoWait), AnyOf(HasSubstr("[race]"), HasSubstr("[mbarrier]")));
+  expectIssue(exchange(Gap::NoFirstBarrier), HasSubstr("ld.shared::cluster at smem+0x"));
+  expectIssue(exchange(Gap::WrongRank), HasSubstr("which nobody has written"));
+  expectIssue(exchange(Gap::NoLastBarrier), HasSubstr("[cluster-exit]"));
+}
+
 TEST(SimCluster, AMissingThreadIsADeadlock) {
   auto d = std::make_unique<Peers>();
   KernelRun<Peers> run(
