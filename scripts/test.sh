@@ -9,12 +9,15 @@ usage() {
 usage: bash scripts/test.sh [--quick] [--only NAME]...
 
   lint      layers, formatting, file lengths, words, links, the code blocks of the READMEs
-  unit      GoogleTest: language, formats, routing, threads, oracle (no LLVM)
-  codegen   GoogleTest: schedules, features
-  jit       GoogleTest: kernels compiled from text and run, on what this CPU has
+  unit      GoogleTest: language, formats, routing, threads, oracle, the simulator itself (no LLVM)
+  driver    GoogleTest: the CUDA side on a CUDA driver of our own; ptxas and NVRTC, where they are found (no GPU)
+  codegen   GoogleTest: schedules, features, GPU primitives and cost model, the split of a kernel for the simulator
+  sim       GoogleTest: faults planted in GPU kernels, and a sample of automatic mutants, against the simulator
+  jit       GoogleTest: kernels compiled from text and run, on what this CPU has; every shipped kernel through ptxas for sm_90a
+  gpu       GoogleTest: every shipped kernel, and the device code around it, as a GPU runs them, on the simulator
   isa       the same kernels on every instruction set (AMX by emulation where needed) and by other schedules
   amx       GoogleTest and ctest: the AMX emulator that lets jit and python test AMX code on any x86-64 CPU
-  lit       FileCheck: the dialect, the passes, the command line tool
+  lit       FileCheck: the dialects, the passes, the command line tool
   sanitize  the unit tests with address and undefined-behaviour sanitizers
   fuzz      the front end on its seeded corpus for a minute, with the same sanitizers
   python    pytest: the package, numerics against the oracle, bitsandbytes and transformers, errors
@@ -23,6 +26,7 @@ usage: bash scripts/test.sh [--quick] [--only NAME]...
   --only NAME  only that runner (may be repeated)
   --help       this text
 
+No runner needs a GPU; what only a GPU can confirm is in scripts/gpu-test.sh.
 Environment: QUERN_JOBS sets the number of compile jobs, QUERN_FUZZ_SECONDS the fuzzing time (60).
 TEXT
 }
@@ -37,7 +41,7 @@ while (($#)); do
   esac
   shift
 done
-runners=(lint unit driver codegen jit gpu isa amx lit sanitize fuzz python)
+runners=(lint unit driver codegen sim jit gpu isa amx lit sanitize fuzz python)
 for name in "${only[@]}"; do
   [[ " ${runners[*]} " == *" $name "* ]] || { echo "error: no runner is called $name" >&2 && usage >&2 && exit 2; }
 done
@@ -69,6 +73,7 @@ run_jit() { build/bin/quern-jit-tests --gtest_brief=1 --gtest_output="xml:$resul
 run_driver() { build/bin/quern-driver-tests --gtest_brief=1 --gtest_output="xml:$results/driver.xml"; }
 run_gpu() { QUERN_TEST_TARGET=sim build/bin/quern-gpu-tests --gtest_brief=1 --gtest_output="xml:$results/gpu.xml"; }
 run_codegen() { build/bin/quern-codegen-tests --gtest_brief=1 --gtest_output="xml:$results/codegen.xml"; }
+run_sim() { build/bin/quern-sim-tests --gtest_brief=1 --gtest_output="xml:$results/sim.xml"; }
 run_isa() { ctest --test-dir build/tests -R '^quern-jit-' -E '^quern-jit-tests$' --output-on-failure --output-junit "$results/isa.xml"; }
 run_amx() { ctest --test-dir build/tests/support/amx_emulator --output-on-failure --output-junit "$results/amx.xml"; }
 run_lit() { /usr/lib/llvm-22/bin/lit -sv --no-progress-bar --xunit-xml-output "$results/lit.xml" build/tests/lit; }
