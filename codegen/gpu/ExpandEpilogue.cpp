@@ -243,15 +243,16 @@ static LogicalResult expandTail(qtile::TailOp op, Emitter &e, const Plan &) {
     Value thread = e.add(e.mul(e.sreg("ctaid.x"), 128), e.tid());
     for (auto [operand, columns] : llvm::zip(op.getOperands(), op.getColumns())) {
       Value base = findParam(program, Kind::Pointer, int(operand));
-      // Outputs are contiguous: `columns` is the bytes of a line, a multiple of 16.
+      // Outputs are contiguous: `columns` is the bytes of a line, a multiple of 8 (4 columns of 2 bytes).
+      int64_t shift = columns % 16 ? 3 : 4;
       Value line = e.c64(columns), first = e.mul(e.wide(live), line), end = e.mul(e.wide(rows), line);
-      auto vector = VectorType::get({4}, e.i32());
+      auto vector = VectorType::get({int64_t(1) << (shift - 2)}, e.i32());
       Value zero = arith::ConstantOp::create(e.b, e.loc, DenseElementsAttr::get(vector, int32_t(0)));
-      auto loop = scf::ForOp::create(e.b, e.loc, e.add(first, e.shl(e.wide(thread), 4)), end,
-                                     e.shl(e.wide(threads), 4));
+      auto loop = scf::ForOp::create(e.b, e.loc, e.add(first, e.shl(e.wide(thread), shift)), end,
+                                     e.shl(e.wide(threads), shift));
       OpBuilder::InsertionGuard guard(e.b);
       e.b.setInsertionPoint(loop.getBody()->getTerminator());
-      e.store(zero, e.at(base, loop.getInductionVar()), 16);
+      e.store(zero, e.at(base, loop.getInductionVar()), 1 << shift);
     }
   });
   return success();

@@ -1,4 +1,5 @@
-// expand-tail: rows that no expert has become zeros, 16 bytes a thread, by all producer threads of the grid.
+// expand-tail: rows that no expert has become zeros, by all producer threads of the grid: 16 bytes of a thread where lines are
+// multiples of that, else 8 (4 columns of 2 bytes are the least).
 // RUN: quern-opt --expand-tail --canonicalize --cse %s | FileCheck %s
 
 qtile.program @p params ["offsets -1 0", "experts -1 0", "rows -1 0", "pointer 4 0", "pointer 5 0"] schedule "bn=32 stages=3" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
@@ -27,3 +28,9 @@ qtile.program @p params ["offsets -1 0", "experts -1 0", "rows -1 0", "pointer 4
 // CHECK-NEXT: llvm.store {{.*}} vector<4xi32>
 // CHECK-NOT: llvm.store
 // CHECK-NOT: qtile.tail
+
+// RUN: sed 's/\[256, 640\]/[24, 8]/' %s | quern-opt --expand-tail --canonicalize --cse | FileCheck %s --check-prefix=EIGHT
+// EIGHT: arith.shli %{{.*}}, %c3_i64
+// EIGHT: scf.for
+// EIGHT: llvm.store {{.*}} {alignment = 8 : i64} : vector<2xi32>
+// EIGHT: llvm.store {{.*}} {alignment = 8 : i64} : vector<2xi32>
