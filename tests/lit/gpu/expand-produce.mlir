@@ -2,8 +2,8 @@
 // DEFINE: %{pass} = quern-opt --allow-unregistered-dialect --expand-produce --canonicalize --cse
 // RUN: %{pass} %s | FileCheck %s --check-prefixes=CHECK,SINGLE
 // RUN: sed 's/stages=3/stages=3 cluster=2/' %s | %{pass} | FileCheck %s --check-prefixes=CHECK,MULTICAST
-// RUN: sed 's/stages=3/stages=3 gather=fused/' %s | %{pass} | FileCheck %s --check-prefix=FUSED
-// RUN: sed 's/stages=3/stages=2 gather=fused/;s/by_token = true/by_token = false/' %s | %{pass} | FileCheck %s --check-prefix=SORTED-FUSED
+// RUN: sed 's/stages=3/stages=4 gather=fused/' %s | %{pass} | FileCheck %s --check-prefix=FUSED
+// RUN: sed 's/stages=3/stages=3 gather=fused/;s/by_token = true/by_token = false/' %s | %{pass} | FileCheck %s --check-prefix=SORTED-FUSED
 // RUN: sed 's/k = 192/k = 160/' %s | %{pass} | FileCheck %s --check-prefixes=EDGE,HIGH
 // RUN: sed 's/k = 192/k = 160/;s/high_first = true/high_first = false/' %s | %{pass} | FileCheck %s --check-prefixes=EDGE,LOW
 // RUN: sed 's/n = 320/n = 328/' %s | %{pass} | FileCheck %s --check-prefix=EDGE-N
@@ -101,10 +101,10 @@ qtile.program @p params ["map 0 0", "codes 2 0", "scales 2 0", "zeros 2 0", "poi
 // FUSED-NEXT: arith.cmpi sge, %[[STEP]], %c2_i32
 // FUSED-NEXT: scf.if
 // FUSED-NEXT: %[[OLD:.*]] = arith.subi %[[STEP]], %c2_i32
-// FUSED-NEXT: arith.remui %[[OLD]], %c3_i32
+// FUSED-NEXT: arith.remui %[[OLD]], %c4_i32
 // FUSED: "mbarrier.arrive"
 
-// Rows that need no token are rows of the routing. Two stages leave room for one step in flight.
+// Rows that need no token are rows of the routing. Consumers hold two stages at a time: a third one leaves room for one step in flight.
 // SORTED-FUSED: ^bb0({{.*}}, %[[TOKEN:[a-z0-9]*]]: !llvm.ptr<1>):
 // SORTED-FUSED-NOT: %[[TOKEN]]
 // SORTED-FUSED: "cp.async16"
