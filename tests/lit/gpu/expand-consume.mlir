@@ -1,6 +1,7 @@
 // expand-consume: one multiply and one epilogue for each width, chosen by a branch; the writes go into each.
 // RUN: quern-opt --allow-unregistered-dialect --expand-consume --canonicalize --cse %s | FileCheck %s
 // RUN: sed 's/widths \[8, 16, 32\]/widths [32]/' %s | quern-opt --allow-unregistered-dialect --expand-consume | FileCheck %s --check-prefix=ONE
+// RUN: sed 's/stages=3/stages=3 split=2/' %s | quern-opt --allow-unregistered-dialect --expand-consume | FileCheck %s --check-prefix=SPLIT
 
 qtile.program @p params ["pointer 4 0", "stride 4 0", "rows -1 0"] schedule "bn=32 stages=3" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
 ^bb0(%y: !llvm.ptr<1>, %stride: i64, %all: i32):
@@ -37,3 +38,14 @@ qtile.program @p params ["pointer 4 0", "stride 4 0", "rows -1 0"] schedule "bn=
 // ONE-NEXT: default {
 // ONE-NEXT: qtile.multiply 32
 // ONE-NOT: qtile.multiply
+
+// The epilogue takes the sums of all CTAs.
+// SPLIT: case 8 {
+// SPLIT-NEXT: %[[A:.*]]:4 = qtile.multiply 8 after %[[DONE:.*]] : f32
+// SPLIT-NEXT: qtile.reduce 8 after %[[DONE]] of %[[A]]#0, %[[A]]#1, %[[A]]#2, %[[A]]#3 : f32, f32, f32, f32 {
+// SPLIT-NEXT: ^bb0(%[[S0:.*]]: f32, %{{.*}}: f32, %{{.*}}: f32, %[[S3:.*]]: f32):
+// SPLIT-NEXT: qtile.epilogue 8, {{.*}} of %[[S0]], {{.*}}, %[[S3]] :
+// SPLIT: case 16 {
+// SPLIT: qtile.reduce 16
+// SPLIT: default {
+// SPLIT: qtile.reduce 32

@@ -5,6 +5,7 @@
 // RUN: sed 's/stages=3/stages=3 cluster=2/' %s | %{pass} | FileCheck %s --check-prefixes=CHECK,CLUSTER,EXACT
 // RUN: sed 's/stages=3/stages=3 decode=fast/' %s | %{pass} | FileCheck %s --check-prefixes=CHECK,ONE,FAST --implicit-check-not=qtile.tables
 // RUN: sed 's/stages=3/stages=3 decode=pairs/' %s | %{pass} | FileCheck %s --check-prefixes=CHECK,ONE --implicit-check-not=qtile.tables --implicit-check-not=twist
+// RUN: %{pass} %s | FileCheck %s --check-prefix=READS
 // RUN: sed 's/act = "bf16"/act = "f16"/' %s | %{pass} | FileCheck %s --check-prefix=F16
 // RUN: sed 's/block = 64/block = 32/' %s | %{pass} | FileCheck %s --check-prefix=TWO
 // RUN: sed 's/zero = false/zero = true/' %s | %{pass} | FileCheck %s --check-prefix=ZERO
@@ -53,6 +54,15 @@ qtile.program @p params ["rows -1 0"] schedule "bn=32 stages=3" facts {act = "bf
 // CLUSTER-NOT: mbarrier.arrive
 // CHECK: scf.yield %[[OUT]]#0, %[[OUT]]#1, %[[OUT]]#2, %[[OUT]]#3,
 // CHECK: "test.accumulators"(%[[SUM]]#0, %[[SUM]]#1, %[[SUM]]#2, %[[SUM]]#3)
+
+// Codes and scales are read behind a wait, before the loop and in it.
+// READS: scf.for
+// READS-NOT: llvm.load
+// READS: "mbarrier.wait"
+// READS: llvm.load %{{.*}} : !llvm.ptr<3> -> vector<2xi32>
+// READS: llvm.load %{{.*}} : !llvm.ptr<3> -> vector<2xf32>
+// READS: "mbarrier.arrive"
+// READS: scf.yield
 
 // F16-COUNT-4: qtile.prim "wgmma.f16.n8"
 // F16-NOT: wgmma.f16

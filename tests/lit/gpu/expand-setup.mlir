@@ -6,6 +6,7 @@
 // RUN: sed 's/k = 192/k = 160/' %s | %{pass} | FileCheck %s --check-prefix=WIDE
 // RUN: sed 's/zero = false/zero = true/' %s | %{pass} | FileCheck %s --check-prefix=WIDE
 // RUN: sed 's/scale = "f32"/scale = "bf16"/' %s | %{pass} | FileCheck %s --check-prefix=WIDE
+// RUN: sed 's/stages=3/stages=3 split=4/' %s | %{pass} | FileCheck %s --check-prefix=SPLIT
 // RUN: sed 's/bn=32 stages=3/bm=64 bn=256 stages=2/' %s | %{pass} | FileCheck %s --check-prefix=OTHER
 
 qtile.program @p params ["offsets -1 0", "experts -1 0"] schedule "bn=32 stages=3" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
@@ -92,3 +93,14 @@ qtile.program @p params ["offsets -1 0", "experts -1 0"] schedule "bn=32 stages=
 // OTHER: barrier.cta.sync
 // OTHER-COUNT-8: llvm.load {{.*}} : !llvm.ptr<3> -> i32
 // OTHER-NOT: llvm.load
+
+// Two barriers more: 3 x 8 warps say that their sums are there, 8 warps that they were read; no CTA starts before its peers have them.
+// SPLIT-COUNT-6: "mbarrier.init"
+// SPLIT: %[[READY:.*]] = qtile.smem 26160
+// SPLIT-NEXT: qtile.prim "mbarrier.init"(%[[READY]], %c24_i32)
+// SPLIT-NEXT: %[[TAKEN:.*]] = qtile.smem 26168
+// SPLIT-NEXT: qtile.prim "mbarrier.init"(%[[TAKEN]], %c8_i32)
+// SPLIT-NEXT: "fence.mbarrier.init"()
+// SPLIT: qtile.smem 26176
+// SPLIT: "cluster.arrive"()
+// SPLIT-NEXT: qtile.prim "cluster.wait"()

@@ -240,6 +240,36 @@ qtile.program @p params ["rows -1 0", "scalar 5 0"] schedule "bn=32 stages=3" fa
 
 qtile.program @p params ["rows -1 0", "scalar 5 0"] schedule "bn=32 stages=3" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
 ^bb0(%i: i32, %s: f32):
+  // expected-error@+1 {{'qtile.reduce' op has 2 accumulators, expected 4: half of its width}}
+  qtile.reduce 8 after %i of %s, %s : f32, f32 {
+  ^bb0(%0: f32, %1: f32):
+  }
+}
+
+// -----
+
+qtile.program @p params ["rows -1 0", "scalar 5 0"] schedule "bn=32 stages=3" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
+^bb0(%i: i32, %s: f32):
+  // expected-error@+1 {{'qtile.reduce' op has 3 block arguments, expected 4}}
+  qtile.reduce 8 after %i of %s, %s, %s, %s : f32, f32, f32, f32 {
+  ^bb0(%0: f32, %1: f32, %2: f32):
+  }
+}
+
+// -----
+
+qtile.program @p params ["rows -1 0", "scalar 5 0"] schedule "bn=32 stages=3" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
+^bb0(%i: i32, %s: f32):
+  // expected-error@+1 {{'qtile.reduce' op needs f32 block arguments: the sums}}
+  qtile.reduce 8 after %i of %s, %s, %s, %s : f32, f32, f32, f32 {
+  ^bb0(%0: f32, %1: f32, %2: f32, %3: i32):
+  }
+}
+
+// -----
+
+qtile.program @p params ["rows -1 0", "scalar 5 0"] schedule "bn=32 stages=3" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
+^bb0(%i: i32, %s: f32):
   // expected-error@+1 {{'qtile.tables' op has 3 entries, expected 4}}
   %t:8 = qtile.tables %s entries %s, %s, %s : i32, i32, i32, i32, i32, i32, i32, i32
 }

@@ -37,6 +37,11 @@ qtile.program @all params ["map 0 0", "codes 2 0", "scales 2 0", "offsets -1 0",
       // CHECK: qtile.epilogue 8, %[[E]], %[[R0]], %[[R]], %[[T]] of %[[A]]#0, %[[A]]#1, %[[A]]#2, %[[A]]#3 : f32, f32, f32, f32 {
       qtile.epilogue 8, %e, %r0, %r, %t of %a#0, %a#1, %a#2, %a#3 : f32, f32, f32, f32 {
       }
+      // CHECK: qtile.reduce 8 after %[[K]] of %[[A]]#0, %[[A]]#1, %[[A]]#2, %[[A]]#3 : f32, f32, f32, f32 {
+      // CHECK-NEXT: ^bb0(%{{.*}}: f32, %{{.*}}: f32, %{{.*}}: f32, %{{.*}}: f32):
+      qtile.reduce 8 after %k of %a#0, %a#1, %a#2, %a#3 : f32, f32, f32, f32 {
+      ^bb0(%s0: f32, %s1: f32, %s2: f32, %s3: f32):
+      }
     }
     // CHECK: qtile.drain %[[D]]
     qtile.drain %d
