@@ -50,7 +50,7 @@ struct GpuImage {
   std::string ptxasLog;   // registers, spills, warnings
   std::vector<GpuParam> params;
   int threads = 0, cluster = 1, ctasPerSm = 1;
-  int registers = 0; // of a thread at launch; setmaxnreg moves them between warpgroups
+  int registers = 0;     // of a thread at launch; setmaxnreg moves them between warpgroups
   int64_t smemBytes = 0; // dynamic shared memory
   int64_t tiles = 0; // weight tiles of one expert (grid: min(SMs * ctasPerSm, what there is), whole clusters)
   /// The activations: operand `lhs`, K columns. `sorted`: the kernel reads rows [0, R) in routing order from

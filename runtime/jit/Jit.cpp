@@ -232,4 +232,6 @@ QUERN_EXPORT const ::quern::jit::GpuImage *quernJitCompileGpu(const ::quern::jit
   return nullptr;
 }
 
+QUERN_EXPORT uint64_t quernJitStamp() { return ::quern::jit::boundaryStamp(); }
+
 QUERN_EXPORT const ::quern::jit::SimLibrary *quernJitSim() { return &::quern::jit::theSimLibrary(); }

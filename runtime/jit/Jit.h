@@ -99,15 +99,29 @@ struct SimLibrary {
 };
 Expected<const SimLibrary *> simLibrary();
 
+/// Both sides of the library's boundary must have been built from the same headers: the sizes of what crosses
+/// it.
+inline constexpr uint64_t boundaryStamp() {
+  uint64_t stamp = 1;
+  for (uint64_t size :
+       {sizeof(Request), sizeof(EmitRequest), sizeof(CpuImage), sizeof(GpuImage), sizeof(SimLibrary),
+        sizeof(sim::Launch), sizeof(sim::Options), sizeof(sim::Report), sizeof(sim::Buffer), sizeof(Error),
+        sizeof(syntax::Program), sizeof(syntax::Kernel), sizeof(OperandKey), sizeof(GpuParam)})
+    stamp = (stamp ^ size) * 0x100000001b3ull; // FNV
+  return stamp;
+}
+
 /// The symbols of libquern-jit.so (C++ ABI: both sides are built together). Null results leave the error
 /// in `*error`.
 extern "C" {
 using CompileEntry = const CpuImage *(const Request *request, Error *error);
 using CompileGpuEntry = const GpuImage *(const Request *request, Error *error);
 using SimLibraryEntry = const SimLibrary *();
+using StampEntry = uint64_t();
 using EmitEntry = bool(const EmitRequest *request, std::string *text, Error *error);
 }
 inline constexpr const char *compileSymbol = "quernJitCompile", *emitSymbol = "quernJitEmit",
-                            *compileGpuSymbol = "quernJitCompileGpu", *simLibrarySymbol = "quernJitSim";
+                            *compileGpuSymbol = "quernJitCompileGpu", *simLibrarySymbol = "quernJitSim",
+                            *stampSymbol = "quernJitStamp";
 
 } // namespace quern::jit

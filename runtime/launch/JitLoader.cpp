@@ -48,7 +48,10 @@ Library open() {
     library.emit = reinterpret_cast<EmitEntry *>(dlsym(handle, emitSymbol));
     library.compileGpu = reinterpret_cast<CompileGpuEntry *>(dlsym(handle, compileGpuSymbol));
     library.sim = reinterpret_cast<SimLibraryEntry *>(dlsym(handle, simLibrarySymbol));
-    if (library.compile && library.emit && library.compileGpu && library.sim) return library;
+    auto *stamp = reinterpret_cast<StampEntry *>(dlsym(handle, stampSymbol));
+    bool matches = stamp && stamp() == boundaryStamp();
+    if (matches && library.compile && library.emit && library.compileGpu && library.sim) return library;
+    library.compile = nullptr, library.emit = nullptr, library.compileGpu = nullptr, library.sim = nullptr;
     tried += fmt::format("  {}: not a Quern compiler of this version\n", place.string());
   }
   library.error = Error::system(

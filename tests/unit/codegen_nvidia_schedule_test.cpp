@@ -152,7 +152,7 @@ TEST(GpuSchedule, SharedMemory) {
   EXPECT_EQ(s.smemBytes(32, 2) - s.smemBytes(32, 1), 5 * 512);
   EXPECT_EQ(s.smemBytes(32 + 32, 1) - s.smemBytes(32, 1), 128);
   Schedule split = s;
-  split.bn = s.bn = 32, split.split = 2; // two barriers and 128 x 32 sums
+  split.bn = s.bn = 32, split.split = 2;          // two barriers and 128 x 32 sums
   for (int64_t experts : {0, 27, 28, 29, 30, 31}) // two barriers take the room of four offsets
     EXPECT_EQ(split.smemBytes(experts, 1), s.smemBytes(experts + 4, 1) + 128 * 32 * 4);
   s.bn = 256;
