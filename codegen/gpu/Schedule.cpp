@@ -106,6 +106,8 @@ Status Schedule::validate() const {
     return bad("cluster", "rows gathered by cp.async cannot be multicast; use gather=sorted or cluster=1");
   if (cluster > 1 && split > 1)
     return bad("split", "the CTAs of a cluster share either the tokens or the range of K; use cluster=1");
+  if (split > 1 && bn > 128)
+    return bad("split", "a CTA would spill a peer's sums of more than 128 tokens beside its own; use bn=128");
   // What a CTA has is fixed at launch (ptxas takes what the block size and the resident CTAs allow):
   // setmaxnreg only moves registers between warpgroups, and a consumer that asks for more waits for ever.
   int64_t wanted = 128 * (consumers() * regs + producerRegs);

@@ -113,8 +113,11 @@ TEST(GpuSchedule, EachRefusalNamesItsReason) {
        "resident CTAs of 384 threads can have 30720 each"},
       {"regs=240/40", "regs: 2 consumer warpgroups of 240 and one of 40 registers need 66560 of"},
       {"bm=192 regs=160/32", "bn: 128 accumulators of a thread leave less than 56 of its 160 registers"},
-      {"split=2 stages=3", "stages: 3 stages, 131072 bytes of partial sums (split) and the table of 1024 "
-                           "experts need 247552 bytes of shared memory; 1 resident CTA can have 232448 (in"},
+      {"split=2 bn=160",
+       "split: a CTA would spill a peer's sums of more than 128 tokens beside its own; use bn=128"},
+      {"split=2 bn=128 stages=8",
+       "stages: 8 stages, 65536 bytes of partial sums (split) and the table of 1024 "
+       "experts need 237952 bytes of shared memory; 1 resident CTA can have 232448 (in"},
       {"stages=7", "stages: 7 stages and the table of 1024 experts need 265984 bytes of shared memory; 1 "
                    "resident CTA can have 232448 (in"},
       {"ctas=2 bm=64 bn=64 stages=12 regs=152/32",
