@@ -181,28 +181,40 @@ struct Epilogue {
     e.store(arith::TruncIOp::create(e.b, e.loc, e.i16(), pair), at, 2);
   }
 
-  /// Tokens [8 first, 8 end) of the tile. Values are computed for all of them before the first store, without
-  /// branches, so that their latencies overlap; a token beyond the tile reads the last row's operands and is
-  /// not stored.
+  static bool hasLowRank(ArrayRef<qtile::WriteOp> writes) {
+    for (qtile::WriteOp write : writes)
+      for (Attribute text : write.getReads())
+        if (parseRead(cast<StringAttr>(text).getValue()).kind == Read::OfLowRank) return true;
+    return false;
+  }
+
+  /// This thread's tokens [first, end) of width / 4. Values are computed for all of them before the first
+  /// store, without branches, so that their latencies overlap; a token beyond the tile reads the last row's
+  /// operands and is not stored.
   void group(ArrayRef<qtile::WriteOp> writes, int64_t first, int64_t end) {
     SmallVector<Token> tokens;
     SmallVector<Value> inside;
     Value last = e.sub(op.getRows(), e.c(1));
-    for (int64_t j = first; j < end; ++j)
-      for (int64_t i = 0; i < 2; ++i) {
-        Value local = e.add(e.shl(c, 1), 8 * j + i);
-        inside.push_back(e.lt(local, op.getRows()));
-        tokens.push_back({e.add(op.getRow0(), e.min(local, last)), op.getAccumulators()[4 * j + i],
-                          op.getAccumulators()[4 * j + 2 + i], 8 * j + i});
-      }
+    for (int64_t token = first; token < end; ++token) {
+      int64_t j = token / 2, i = token % 2;
+      Value local = e.add(e.shl(c, 1), 8 * j + i);
+      inside.push_back(e.lt(local, op.getRows()));
+      tokens.push_back({e.add(op.getRow0(), e.min(local, last)), op.getAccumulators()[4 * j + i],
+                        op.getAccumulators()[4 * j + 2 + i], 8 * j + i});
+    }
     for (qtile::WriteOp write : writes) {
-      SmallVector<SmallVector<Value>> values;
-      for (const Token &t : tokens) {
-        values.emplace_back();
-        for (size_t part = 0; part < columns.size(); ++part)
-          values.back().push_back(evaluate(write, part, t));
-      }
       Value column = e.lt(columns[0], e.c(write.getColumns()));
+      auto evaluated = [&](const Token &t) {
+        SmallVector<Value> values;
+        for (size_t part = 0; part < columns.size(); ++part) values.push_back(evaluate(write, part, t));
+        return values;
+      };
+      if (tokens.size() == 1) {
+        e.ifThen(e.both(inside[0], column), [&] { store(write, tokens[0], evaluated(tokens[0])); });
+        continue;
+      }
+      SmallVector<SmallVector<Value>> values;
+      for (const Token &t : tokens) values.push_back(evaluated(t));
       for (size_t i = 0; i < tokens.size(); ++i)
         e.ifThen(e.both(inside[i], column), [&] { store(write, tokens[i], values[i]); });
     }
@@ -212,9 +224,10 @@ struct Epilogue {
     prepare();
     SmallVector<qtile::WriteOp> writes(op.getBody().getOps<qtile::WriteOp>());
     for (qtile::WriteOp write : writes) preload(write), firstAddress(write);
-    constexpr int64_t groups = 2; // of 8 tokens: 8 tokens of a thread at once
-    int64_t count = int64_t(op.getWidth()) / 8;
-    for (int64_t j = 0; j < count; j += groups) group(writes, j, std::min(j + groups, count));
+    // Four at once; with a low-rank factor, which brings loops, one at a time in its own branch: else they
+    // spill.
+    int64_t count = int64_t(op.getWidth()) / 4, together = hasLowRank(writes) ? 1 : 4;
+    for (int64_t t = 0; t < count; t += together) group(writes, t, std::min(t + together, count));
     // Convergent, so that LLVM does not sink the widths' equal tails into one: accumulators would meet in
     // phis, and ptxas serialise their wgmmas (C7511).
     e.intrinsic("llvm.nvvm.bar.warp.sync", {e.c(-1)});
