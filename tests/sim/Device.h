@@ -19,8 +19,8 @@ class Device final : public gpu::Backend {
   std::map<void *, std::unique_ptr<char[]>> allocations;
 
 public:
-  /// Multiprocessors: few, so that each CTA takes several tiles and the ring of stages goes round.
-  static constexpr int multiprocessorCount = 2;
+  /// Few, so that each CTA takes several tiles and the ring of stages goes round.
+  int multiprocessorCount = 2;
 
   sim::Options options;                   // of the kernel under test
   void (*entry)(void **params) = nullptr; // its code

@@ -26,7 +26,8 @@ Area Editor::areaOf(Value address) const {
   if (offset < plan.codes) return Area::X;
   if (offset < plan.scales) return Area::Codes;
   if (offset < plan.barriers) return Area::Scales;
-  if (offset < plan.table) return (offset - plan.barriers) % 16 ? Area::Empty : Area::Full;
+  if (offset < plan.exchange) return (offset - plan.barriers) % 16 ? Area::Empty : Area::Full;
+  if (offset < plan.table) return offset == plan.exchange ? Area::Ready : Area::Taken;
   return offset < plan.scratch ? Area::Table : Area::Scratch;
 }
 

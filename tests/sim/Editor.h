@@ -9,7 +9,7 @@
 namespace quern::simtest {
 
 /// What lies at an address of shared memory (gpu::Plan).
-enum class Area { None, X, Codes, Scales, Full, Empty, Table, Scratch };
+enum class Area { None, X, Codes, Scales, Full, Empty, Ready, Taken, Table, Scratch };
 
 /// A module with one program, between two passes. Every change is counted: a fault that finds nothing to
 /// change is a fault of the test.

@@ -24,9 +24,10 @@ struct Fault {
 
 /// Kernels and schedules. Rows per expert: an expert with none, a tile and a bit, and rows beyond the live
 /// ones.
-extern const Subject sorted, paired, fused, fast, pairs, halved, combined, square, edge;
+extern const Subject sorted, paired, fused, fast, pairs, halved, combined, square, edge, split;
 
 const std::vector<Fault> &syncFaults();    // barriers, phases, releases, fences, clusters
+const std::vector<Fault> &clusterFaults(); // multicast, and sums that CTAs hand each other
 const std::vector<Fault> &computeFaults(); // indices, swizzles, fragments, masks, tables
 
 } // namespace quern::simtest

@@ -11,6 +11,7 @@
 #include "runtime/jit/Gpu.h"
 #include "runtime/jit/Session.h"
 #include "runtime/launch/Request.h"
+#include <algorithm>
 #include <fmt/format.h>
 
 namespace quern::simtest {
@@ -50,8 +51,16 @@ jittest::Case Rig::describe(const Subject &subject, uint64_t dataSeed) {
   return c;
 }
 
-Rig::Rig(const Subject &subject, uint64_t dataSeed) : call(describe(subject, dataSeed)) {
-  status = prepare(subject);
+Rig::Rig(const Subject &subject, uint64_t dataSeed, const Rig *compiled) : call(describe(subject, dataSeed)) {
+  status = prepare(subject, compiled);
+}
+
+void Rig::reverseRows() {
+  RoutingView &r = call.routing();
+  reversed.assign(r.rowToken, r.rowToken + r.offsets[r.experts]);
+  for (int64_t e = 0; e < r.experts; ++e)
+    std::reverse(reversed.begin() + r.offsets[e], reversed.begin() + r.offsets[e + 1]);
+  r.rowToken = reversed.data();
 }
 
 void Rig::routingToDevice() {
@@ -70,9 +79,10 @@ void Rig::routingToDevice() {
   args[call.kernel->routing] = view;
 }
 
-Status Rig::prepare(const Subject &subject) {
+Status Rig::prepare(const Subject &subject, const Rig *compiledBefore) {
   if (!call.ok()) return Error::internal("no data", subject.name);
   if (!subject.rowsPerExpert.empty()) call.setRowsPerExpert(subject.rowsPerExpert);
+  if (subject.reversed) reverseRows();
   auto bound = bindArguments(call.module->program(), *call.kernel, call.args);
   if (!bound) return bound.takeError();
   binding = *bound;
@@ -81,6 +91,10 @@ Status Rig::prepare(const Subject &subject) {
   expected = std::move(*wanted);
   args = call.args;
   if (call.kernel->routing >= 0) routingToDevice();
+  if (compiledBefore) {
+    image = compiledBefore->image;
+    return {};
+  }
   request = makeRequest(call.module->program(), *call.kernel, binding, args, "sim");
   request.schedule = subject.schedule;
   auto compiled = jit::compileGpu(request);
@@ -116,6 +130,7 @@ Expected<Outcome> Rig::run(void (*entry)(void **params), const sim::Options &opt
   // The runtime keeps tables of pointers on a device for the life of the process.
   static auto &device = *new Device;
   device.options = options, device.entry = entry;
+  device.multiprocessorCount = 2 * image.cluster; // two clusters, which must share the tiles
   std::vector<oracle::OutputBuffer> buffers;
   std::vector<TensorView> outputs;
   for (const OutputSpec &spec : binding.outputs) outputs.push_back(buffers.emplace_back(spec).view);

@@ -16,6 +16,7 @@ struct Subject {
   const char *source, *kernel, *schedule;
   std::map<std::string, int64_t> dims;
   std::vector<int64_t> rowsPerExpert; // empty: a dense kernel
+  bool reversed = false;              // the rows of an expert in descending order of tokens
   bool exact = false;                 // data on which the fast mode rounds nothing
 };
 
@@ -37,6 +38,7 @@ struct Outcome {
 class Rig {
   jittest::Call call; // inputs; the routing's and packed operands' pointers are read as a device's
   std::vector<Arg> args;
+  std::vector<int64_t> reversed; // rowToken
   std::vector<int32_t> offsets, rowToken, inverse;
   std::vector<float> rowWeight;
   Binding binding;
@@ -46,11 +48,13 @@ class Rig {
   std::vector<oracle::Output> expected;
 
   static jittest::Case describe(const Subject &subject, uint64_t dataSeed);
-  Status prepare(const Subject &subject);
+  Status prepare(const Subject &subject, const Rig *compiled);
+  void reverseRows();
   void routingToDevice();
 
 public:
-  Rig(const Subject &subject, uint64_t dataSeed);
+  /// `compiled`: a rig of the same kernel, N, K and schedule, whose code is this one's too.
+  Rig(const Subject &subject, uint64_t dataSeed, const Rig *compiled = nullptr);
   Status status; // why the rest cannot be used
 
   /// The module at the late split: LLVM IR after the NVPTX pipeline.

@@ -25,7 +25,7 @@ const Subject fast = {
     "fast",    "gpt_oss.qn",
     "gate_up", "bm=128 bn=64 stages=3 cluster=1 gather=sorted decode=fast regs=232/40 ctas=1 split=1",
     routed,    rows,
-    true};
+    false,     true};
 const Subject pairs = {
     "pairs",   "gpt_oss.qn",
     "gate_up", "bm=128 bn=64 stages=3 cluster=1 gather=sorted decode=pairs regs=232/40 ctas=1 split=1",
@@ -51,5 +51,10 @@ const Subject edge = {"edge",
                       "bm=128 bn=64 stages=3 cluster=1 gather=sorted decode=exact regs=232/40 ctas=1 split=1",
                       {{"T", 62}, {"E", 4}, {"N", 320}, {"K", 128}, {"top_k", 2}},
                       rows};
+
+const Subject split = {
+    "split",   "gpt_oss.qn",
+    "gate_up", "bm=128 bn=32 stages=3 cluster=1 gather=sorted decode=exact regs=232/40 ctas=1 split=2",
+    routed,    rows};
 
 } // namespace quern::simtest

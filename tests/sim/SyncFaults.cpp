@@ -26,19 +26,6 @@ void addArrivals(Editor &e, Area which, int64_t more) {
     e.set(init, 1, e.before(init).add(init.getOperand(1), more));
 }
 
-void setMask(Editor &e, int64_t mask) {
-  for (auto load : e.prims("tma.load2d.multicast"))
-    e.set(load, 5, arith::ConstantIntOp::create(e.before(load).b, load.getLoc(), e.before(load).i16(), mask));
-}
-
-/// The barriers between the CTAs of a cluster: at the start or at the end of the program.
-void dropClusterBarrier(Editor &e, bool atEnd) {
-  auto arrivals = e.prims("cluster.arrive"), waits = e.prims("cluster.wait");
-  if (arrivals.empty() || waits.empty()) return;
-  e.drop(atEnd ? arrivals.back() : arrivals.front());
-  e.drop(atEnd ? waits.back() : waits.front());
-}
-
 /// The statement of a warp's release: the branch of its lane 0.
 Operation *releaseBranch(qtile::PrimOp arrive) { return arrive->getParentOfType<scf::IfOp>(); }
 
@@ -268,6 +255,22 @@ const std::vector<Fault> &syncFaults() {
          }
        },
        {{"race", {"wgmma reads smem+0x", "producer", "stored, but consumer", "has not observed"}}}},
+      {"gather-handed-over-a-step-too-late",
+       "a step is handed over when a stage is free that its reader still holds",
+       &fused,
+       "expand-produce",
+       [](Editor &e) {
+         for (auto arrive : e.prims("mbarrier.arrive", Area::Full)) {
+           auto branch = arrive->getParentOfType<scf::IfOp>();
+           auto late = branch ? branch.getCondition().getDefiningOp<arith::CmpIOp>() : nullptr;
+           if (!late) continue;
+           int64_t lag = e.plan.schedule.stages - 1;
+           e.set(late, 1, e.before(late).c(lag));
+           for (auto before : branch.thenBlock()->getOps<arith::SubIOp>())
+             e.set(before, 1, e.before(before).c(lag));
+         }
+       },
+       {{"deadlock", {"consumer", "the mbarrier at smem+0x", "has 1 of 129 arrivals"}}}},
       {"drain-lost",
        "the last steps of a fused gather are never handed over",
        &fused,
@@ -332,54 +335,6 @@ const std::vector<Fault> &syncFaults() {
        "expand-roles",
        [](Editor &e) { e.drop(e.prims("setmaxnreg.dec.")); },
        {{"deadlock", {"consumer", "waits in setmaxnreg.inc 232", "registers are free"}}}},
-
-      // Clusters.
-      {"cluster-barrier-missing-at-the-end",
-       "a CTA may end while another one still copies into it",
-       &paired,
-       "generate-tile",
-       [](Editor &e) { dropClusterBarrier(e, true); },
-       {{"cluster-exit", {"CTA rank", "may end before"}}}},
-      {"cluster-barrier-missing-at-the-start",
-       "another CTA's barriers are used before their init",
-       &paired,
-       "expand-setup",
-       [](Editor &e) { dropClusterBarrier(e, false); },
-       {{"mbarrier", {"smem+0x", "CTA rank"}}, {"proxy-fence", {"the mbarrier at smem+0x", "CTA rank"}}}},
-      {"release-only-own-cta",
-       "a stage that another CTA's multicast fills is released to this CTA alone",
-       &paired,
-       "expand-multiply",
-       [](Editor &e) {
-         for (auto arrive : e.prims("mbarrier.arrive.cluster"))
-           e.set(arrive, 1, e.before(arrive).sreg("cluster.ctarank"));
-       },
-       {{"race", {"producer", "smem+0x", "overwrites", "CTA rank"}}}},
-      {"multicast-to-rank-0-only",
-       "the mask leaves out the second CTA",
-       &paired,
-       "expand-produce",
-       [](Editor &e) { setMask(e, 1); },
-       {{"deadlock", {"consumer of CTA rank 1", "the mbarrier at smem+0x", "lacks"}},
-        {"tx-bytes", {"smem+0x"}}}},
-      {"multicast-to-rank-1-only",
-       "the mask leaves out the first CTA",
-       &paired,
-       "expand-produce",
-       [](Editor &e) { setMask(e, 2); },
-       {{"deadlock", {"consumer of CTA rank 0", "the mbarrier at smem+0x", "lacks"}},
-        {"tx-bytes", {"smem+0x"}}}},
-      {"multicast-of-the-same-box",
-       "both CTAs load the first half of the activations",
-       &paired,
-       "expand-produce",
-       [](Editor &e) {
-         for (auto load : e.prims("tma.load2d.multicast"))
-           if (auto loop = load->getParentOfType<scf::ForOp>())
-             loop.setLowerBound(e.before(loop).c(0)), e.count();
-       },
-       {{"race", {"producer", "smem+0x", "an earlier async copy"}},
-        {"uninitialised", {"consumer", "smem+0x"}}}},
   };
   return table;
 }

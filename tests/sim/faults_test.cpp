@@ -128,7 +128,7 @@ void checkTable(const std::vector<Fault> &table) {
 
 TEST(PlantedFaults, KernelsWithoutThemPass) {
   for (const Subject *subject :
-       {&sorted, &paired, &fused, &fast, &pairs, &halved, &combined, &square, &edge}) {
+       {&sorted, &paired, &fused, &fast, &pairs, &halved, &combined, &square, &edge, &split}) {
     Rig &rig = rigOf(*subject);
     ASSERT_TRUE(rig.status) << subject->name << ": " << rig.status.error().str();
     for (auto scheduler : {sim::Scheduler::Random, sim::Scheduler::Fifo}) { // those of the table
@@ -141,11 +141,13 @@ TEST(PlantedFaults, KernelsWithoutThemPass) {
 
 TEST(PlantedFaults, OfOrder) { checkTable(syncFaults()); }
 
+TEST(PlantedFaults, OfClusters) { checkTable(clusterFaults()); }
+
 TEST(PlantedFaults, OfPlaceAndValue) { checkTable(computeFaults()); }
 
 TEST(PlantedFaults, AreMany) {
   std::map<std::string, int> names;
-  for (auto *table : {&syncFaults(), &computeFaults()})
+  for (auto *table : {&syncFaults(), &clusterFaults(), &computeFaults()})
     for (const Fault &fault : *table) ++names[fault.name];
   EXPECT_GE(names.size(), 30u);
   for (auto &[name, count] : names) EXPECT_EQ(count, 1) << name;
