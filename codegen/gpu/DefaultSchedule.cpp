@@ -9,17 +9,11 @@ namespace quern::gpu {
 /// rows, equal at 32.
 static constexpr int64_t narrowRows = 16;
 
-/// From here on gathering rows in the kernel costs less than a pass over them before it (measured: 1031 us
-/// against 1107 at 512 rows, 364 against 375 at 128, 322 against 273 at 32).
-static constexpr int64_t fusedRows = 256;
-
 Schedule defaultSchedule(const cpu::Problem &problem, int64_t rowsPerExpert) {
   Schedule s;
   bool narrow = rowsPerExpert && rowsPerExpert <= narrowRows;
   if (narrow) // 6 stages: room for two scales and zero points per step, where there are any
     s.bn = 32, s.stages = 6, s.ctas = 2, s.decode = Decode::Pairs;
-  auto kernel = readTileKernel(problem, s);
-  if (kernel && kernel->facts.byToken && rowsPerExpert >= fusedRows) s.gather = Gather::Fused;
   fitRegisters(s, problem);
   return s;
 }
