@@ -141,8 +141,8 @@ SimModuleText compileCuda(const std::string &text) {
   auto source = folder / "test.cu", result = folder / "test.ll";
   std::ofstream(source) << "#include \"kernels/device.cuh\"\nusing namespace quern_device;\n" << text;
   std::string command = fmt::format(
-      "{} -x cuda --cuda-device-only --cuda-gpu-arch=sm_90 -nocudainc -nocudalib -Wno-unknown-cuda-version "
-      "-std=c++17 -O2 -ffp-contract=off -I{} -emit-llvm -S {} -o {}",
+      "{} -x cuda --cuda-device-only --cuda-gpu-arch=sm_90 -nocudainc -nocudalib --cuda-path=/nonexistent "
+      "-Xclang -target-feature -Xclang +ptx83 -std=c++17 -O2 -ffp-contract=off -I{} -emit-llvm -S {} -o {}",
       QUERN_DEVICE_CLANG, QUERN_SOURCE_DIR, source.string(), result.string());
   if (std::system(command.c_str()) != 0) std::abort();
   std::ifstream file(result);
