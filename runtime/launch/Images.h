@@ -1,0 +1,21 @@
+// From a request to an image: memory first, then the cache on disk, then the compiler. Each key is built once
+// per process however many threads ask, and once per machine where the cache can be locked.
+#pragma once
+#include "runtime/cache/Key.h"
+#include "runtime/jit/Jit.h"
+
+namespace quern {
+
+/// Everything that changes the bytes of an image, field by field: the kernel's text in normal form, every field
+/// of the request, what each knob in the key resolved to, the versions of Quern's generator, LLVM, and for a GPU
+/// ptxas. Needs no LLVM.
+cache::Key imageKey(const jit::Request &request);
+
+/// Images live until the process ends. `request.features` empty means the host's.
+Expected<const jit::CpuImage *> cpuImage(const jit::Request &request);
+/// Target "sm_90a" (from the disk when it is there) or "sim" (always compiled).
+Expected<const jit::GpuImage *> gpuImage(const jit::Request &request);
+/// The driver refused this image: drops it from the disk and from memory, and compiles once more.
+Expected<const jit::GpuImage *> rebuildGpuImage(const jit::Request &request, const jit::GpuImage *refused);
+
+} // namespace quern
