@@ -22,10 +22,14 @@ auto &functions = *new std::deque<FakeFunction>;
 auto &allPools = *new std::deque<FakePool>;
 
 class Fake final : public FakeCuda {
+  std::multimap<size_t, DevicePointer> spare; // freed while not recording, by size
+
 public:
   void reset() override {
     std::lock_guard lock(mutex);
     for (auto &[pointer, bytes] : live) std::free(reinterpret_cast<void *>(pointer));
+    for (auto &[bytes, pointer] : spare) std::free(reinterpret_cast<void *>(pointer));
+    spare.clear();
     version = 13000, devices = 1, major = 9, minor = 0;
     pools = clusters = errorTexts = true;
     smemPerBlock = 232448, staticSmem = 0;
@@ -33,6 +37,7 @@ public:
     initResult = cubinResult = success;
     ptxLog.clear(), loadMs = 0;
     failAt = 0, failForever = false, failWith = errorOutOfMemory;
+    recording = true, numCalls = 0;
     calls.clear(), launches.clear(), tensorMaps.clear(), live.clear(), livePools.clear(), captures.clear();
     liveModules = 0, misuse = false;
     std::ranges::fill(retained, 0);
@@ -43,6 +48,8 @@ public:
   std::vector<Context> &contextStack() override { return stack; }
 
   Result enter(const char *symbol) {
+    ++numCalls;
+    if (!recording) return success;
     calls.push_back(symbol);
     int number = static_cast<int>(calls.size());
     return failAt && (number == failAt || (failForever && number > failAt)) ? failWith : success;
@@ -62,13 +69,24 @@ public:
     uint64_t used = 0;
     for (auto &[p, size] : live) used += size;
     if (used + bytes > memory) return errorOutOfMemory;
-    *pointer = reinterpret_cast<DevicePointer>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
+    auto kept = spare.find(bytes);
+    if (kept != spare.end()) {
+      *pointer = kept->second;
+      spare.erase(kept);
+    } else {
+      *pointer = reinterpret_cast<DevicePointer>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
+    }
     live[*pointer] = bytes;
     return success;
   }
   Result give(DevicePointer pointer) {
-    if (!live.erase(pointer)) return misuse = true, errorInvalidValue;
-    std::free(reinterpret_cast<void *>(pointer));
+    auto found = live.find(pointer);
+    if (found == live.end()) return misuse = true, errorInvalidValue;
+    if (recording)
+      std::free(reinterpret_cast<void *>(pointer));
+    else
+      spare.emplace(found->second, pointer); // as a pool does: the host's allocator is not measured
+    live.erase(found);
     return success;
   }
   bool owns(DevicePointer pointer, size_t bytes) const {
@@ -302,7 +320,8 @@ Result cuLaunchKernelEx(const LaunchConfig *config, Function handle, void **para
       config->gridDimX % launch.cluster || launch.cluster > (function->nonPortableCluster ? 16 : 8) ||
       config->sharedMemBytes > static_cast<unsigned>(std::max(49152, function->dynamicSmem)))
     return errorInvalidValue;
-  return fake().launches.push_back(launch), success;
+  if (fake().recording) fake().launches.push_back(launch);
+  return success;
 }
 
 Result cuMemAlloc_v2(DevicePointer *pointer, size_t bytes) {
@@ -388,6 +407,8 @@ Result cuTensorMapEncodeTiled(TensorMap *map, TensorType type, uint32_t rank, vo
     if (!dims[i] || dims[i] > 1ull << 32 || !box[i] || box[i] > 256 || !elementStrides[i] ||
         (i + 1 < rank && (byteStrides[i] % 16 || byteStrides[i] >= 1ull << 40)))
       return errorInvalidValue;
+  std::memset(map, 0x5a, sizeof *map);
+  if (!fake().recording) return success;
   fake().tensorMaps.push_back({type,
                                rank,
                                base,
@@ -398,7 +419,6 @@ Result cuTensorMapEncodeTiled(TensorMap *map, TensorType type, uint32_t rank, vo
                                interleave,
                                swizzle,
                                promotion});
-  std::memset(map, 0x5a, sizeof *map);
   return success;
 }
 

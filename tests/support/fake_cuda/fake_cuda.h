@@ -69,7 +69,11 @@ struct FakeCuda {
   bool failForever = false;
   cuda::Result failWith = cuda::errorOutOfMemory;
 
+  /// False: calls and launches are counted, not written down (for benchmarks).
+  bool recording = true;
+
   // What happened.
+  uint64_t numCalls = 0; // since reset()
   std::vector<std::string> calls;
   std::vector<FakeLaunch> launches;
   std::vector<FakeTensorMap> tensorMaps;
