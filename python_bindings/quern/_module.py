@@ -30,6 +30,8 @@ class Kernel:
     def __init__(self, module, index, name, params, outputs):
         self._module, self._index, self.name = module, index, name
         self.params, self.outputs = params, outputs  # tuples of (name, kind, type as written)
+        names = {p[0] for p in params}
+        self._options = tuple(k for k in ("target", "schedule") if k not in names)  # keywords of the call itself
         self.__doc__ = f"{self.signature}\n\n{type(self).__doc__}"
 
     @property
@@ -47,6 +49,8 @@ class Kernel:
         """Values in the order of the parameters."""
         if len(args) > len(self.params):
             raise ArgumentTypeError(f"{self.name} takes {len(self.params)} arguments, found {len(args)}: {self.signature}")
+        if not kwargs and len(args) == len(self.params):
+            return args
         values = list(args)
         for name, _, _ in self.params[len(args) :]:
             if name not in kwargs:
@@ -58,12 +62,9 @@ class Kernel:
             raise argument_error(name, why, ArgumentTypeError)
         return values
 
-    def _option(self, kwargs, name, default):
-        """A keyword of the call itself, unless the kernel has a parameter of that name."""
-        return default if any(name == p[0] for p in self.params) else kwargs.pop(name, default)
-
     def __call__(self, *args, **kwargs):
-        target, schedule = self._option(kwargs, "target", None), self._option(kwargs, "schedule", None)
+        options = {k: kwargs.pop(k, None) for k in self._options} if kwargs else {}
+        target, schedule = options.get("target"), options.get("schedule")
         keep, native, devices = [], [], []
         for value, (name, kind, text) in zip(self._ordered(args, kwargs), self.params):
             if kind == "packed":
@@ -97,13 +98,12 @@ class Kernel:
         elif schedule is not None:
             raise argument_error("schedule", "is for GPU targets; the CPU's is in QUERN_CPU_SCHEDULE")
         native = [v._for(place) if isinstance(v, Routing) else v for v in native]
-        call = self._module._native.bind(self._index, native)
-        results = [torch.empty(shape, dtype=CODE_DTYPE[code], device=device) for code, shape in call.outputs]
-        pointers = [r.data_ptr() for r in results]
         if place is None:
-            call.run(pointers)
+            call = self._module._native.bind(self._index, native)
         else:
-            place.native.run(call, place.stream, pointers, schedule or "")
+            call = place.native.prepare(self._module._native, self._index, native, place.stream, schedule or "")
+        results = [torch.empty(shape, dtype=CODE_DTYPE[code], device=device) for code, shape in call.outputs]
+        call.run([r.data_ptr() for r in results])
         return results[0] if len(results) == 1 else tuple(results)
 
 

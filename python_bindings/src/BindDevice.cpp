@@ -4,6 +4,7 @@
 #include "python_bindings/src/Bindings.h"
 #include "python_bindings/src/Raise.h"
 #include "runtime/gpu/DeviceCode.h"
+#include "runtime/gpu/Execute.h"
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -34,13 +35,30 @@ DeviceHandle openDevice(const std::string &target, int ordinal) {
   return {unwrap(std::move(backend), Family::Argument)};
 }
 
-void run(const DeviceHandle &device, const Call &call, uintptr_t stream,
-         const std::vector<uintptr_t> &pointers, const std::string &schedule) {
-  std::vector<TensorView> outputs = outputViews(call, pointers);
-  withoutGil([&] {
-    return call.module->runOnDevice(*device.backend, toStream(stream), *call.kernel, call.args, outputs,
-                                    schedule);
-  });
+/// A call as `prepare` found it, with the arguments of this one.
+struct PreparedHandle {
+  std::shared_ptr<Module> module; // owns what the call refers to
+  std::shared_ptr<const PreparedCall> call;
+  std::vector<Arg> args;
+  gpu::Stream stream = nullptr;
+};
+
+PreparedHandle prepare(const DeviceHandle &device, const ModuleHandle &handle, size_t index, nb::handle args,
+                       uintptr_t stream, const std::string &schedule) {
+  const syntax::Kernel &kernel = handle.module->program().kernels.at(index);
+  PreparedHandle prepared{handle.module, nullptr, toArgs(args), toStream(stream)};
+  auto call = [&] {
+    nb::gil_scoped_release release; // it may compile
+    return handle.module->prepare(*device.backend, prepared.stream, kernel, prepared.args, schedule);
+  }();
+  prepared.call = unwrap(std::move(call), Family::Argument);
+  return prepared;
+}
+
+/// Outputs at these addresses, as `outputs` describes them, contiguous.
+void run(const PreparedHandle &prepared, const std::vector<uintptr_t> &pointers) {
+  std::vector<TensorView> outputs = outputViews(prepared.call->binding, pointers);
+  withoutGil([&] { return gpu::execute(*prepared.call->plan, prepared.stream, prepared.args, outputs); });
 }
 
 /// Arrays that torch allocated, contents as in quern::DeviceRouting.
@@ -112,11 +130,14 @@ void bindDevice(nb::module_ &m) {
       .def_prop_ro("name", [](const DeviceHandle &d) { return d.backend->name(); })
       .def_prop_ro("arch", [](const DeviceHandle &d) { return d.backend->arch(); })
       .def_prop_ro("multiprocessors", [](const DeviceHandle &d) { return d.backend->multiprocessors(); })
-      .def("run", &run)
+      .def("prepare", &prepare)
       .def("route_ids", &routeIds)
       .def("route_scores", &routeScores)
       .def("retile", &retile)
       .def("decode", &decode);
+  nb::class_<PreparedHandle>(m, "PreparedCall")
+      .def_prop_ro("outputs", [](const PreparedHandle &p) { return outputSpecs(p.call->binding); })
+      .def("run", &run);
   m.def("open_device", &openDevice);
   m.def("device_routing", &deviceRouting);
 }

@@ -10,17 +10,13 @@
 
 namespace quern::python {
 
-struct ModuleHandle {
-  std::shared_ptr<Module> module;
-};
-
 static std::vector<int64_t> toShape(nb::handle sequence) {
   std::vector<int64_t> out;
+  out.reserve(nb::len(sequence));
   for (nb::handle h : sequence) out.push_back(nb::cast<int64_t>(h));
   return out;
 }
 
-/// (data_ptr, dtype code, shape, strides) | Packed | Routing | DeviceRouting | number.
 static Arg toArg(nb::handle h) {
   if (nb::isinstance<nb::tuple>(h)) {
     nb::tuple t = nb::borrow<nb::tuple>(h);
@@ -45,6 +41,13 @@ static Arg toArg(nb::handle h) {
   }
   if (nb::isinstance<DeviceRoutingHandle>(h)) return nb::cast<DeviceRoutingHandle &>(h).view;
   return nb::cast<double>(h);
+}
+
+std::vector<Arg> toArgs(nb::handle sequence) {
+  std::vector<Arg> args;
+  args.reserve(nb::len(sequence));
+  for (nb::handle h : sequence) args.push_back(toArg(h));
+  return args;
 }
 
 static std::string typeText(const syntax::Param &p) {
@@ -87,15 +90,14 @@ static Call bindCall(const ModuleHandle &handle, size_t index, nb::list args) {
   Call call;
   call.module = handle.module;
   call.kernel = &program.kernels.at(index);
-  for (nb::handle h : args) call.args.push_back(toArg(h));
+  call.args = toArgs(args);
   call.binding = unwrap(bindArguments(program, *call.kernel, call.args), Family::Argument);
   return call;
 }
 
-/// [(dtype code, shape)] in declaration order.
-static nb::list outputSpecs(const Call &call) {
+nb::list outputSpecs(const Binding &binding) {
   nb::list out;
-  for (const OutputSpec &spec : call.binding.outputs) {
+  for (const OutputSpec &spec : binding.outputs) {
     nb::list shape;
     for (int64_t d : spec.shape) shape.append(d);
     out.append(nb::make_tuple(int(spec.dtype), shape));
@@ -103,10 +105,11 @@ static nb::list outputSpecs(const Call &call) {
   return out;
 }
 
-std::vector<TensorView> outputViews(const Call &call, const std::vector<uintptr_t> &pointers) {
+std::vector<TensorView> outputViews(const Binding &binding, const std::vector<uintptr_t> &pointers) {
   std::vector<TensorView> outputs;
-  for (size_t i = 0; i < call.binding.outputs.size(); ++i) {
-    const OutputSpec &spec = call.binding.outputs[i];
+  outputs.reserve(binding.outputs.size());
+  for (size_t i = 0; i < binding.outputs.size(); ++i) {
+    const OutputSpec &spec = binding.outputs[i];
     TensorView view{reinterpret_cast<void *>(pointers.at(i)), spec.dtype, spec.shape,
                     std::vector<int64_t>(spec.shape.size())};
     int64_t stride = 1;
@@ -120,7 +123,7 @@ std::vector<TensorView> outputViews(const Call &call, const std::vector<uintptr_
 }
 
 static void run(const Call &call, const std::vector<uintptr_t> &pointers) {
-  std::vector<TensorView> outputs = outputViews(call, pointers);
+  std::vector<TensorView> outputs = outputViews(call.binding, pointers);
   Status status = [&] {
     nb::gil_scoped_release release;
     return call.module->run(*call.kernel, call.args, outputs);
@@ -134,7 +137,7 @@ void bindKernels(nb::module_ &m) {
       .def_prop_ro("codecs", &codecs)
       .def("bind", &bindCall);
   nb::class_<Call>(m, "Call")
-      .def_prop_ro("outputs", &outputSpecs)
+      .def_prop_ro("outputs", [](const Call &c) { return outputSpecs(c.binding); })
       .def_prop_ro("dims", [](const Call &c) { return c.binding.dims; })
       .def("run", &run);
   m.def("load", [](const std::string &text, const std::string &fileName) {

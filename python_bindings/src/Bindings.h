@@ -30,7 +30,12 @@ struct DeviceRoutingHandle {
   RoutingView view;
 };
 
-/// Arguments matched with a kernel, ready to run.
+/// A loaded .qn text.
+struct ModuleHandle {
+  std::shared_ptr<Module> module;
+};
+
+/// Arguments matched with a kernel, ready to run on the CPU.
 struct Call {
   std::shared_ptr<Module> module;
   const syntax::Kernel *kernel = nullptr;
@@ -38,11 +43,17 @@ struct Call {
   Binding binding;
 };
 
+/// Native arguments of a call: (data_ptr, dtype code, shape, strides) | Packed | Routing | DeviceRouting |
+/// number.
+std::vector<Arg> toArgs(nb::handle sequence);
+/// [(dtype code, shape)] in declaration order.
+nb::list outputSpecs(const Binding &binding);
+
 DType dtypeFromCode(int code);   // 0 f32, 1 bf16, 2 f16 (DType's own values)
 Layout layoutFromCode(int code); // 0 bnb, 1 cpu, 2 gpu
 
 /// The outputs of a call at these addresses, contiguous.
-std::vector<TensorView> outputViews(const Call &call, const std::vector<uintptr_t> &pointers);
+std::vector<TensorView> outputViews(const Binding &binding, const std::vector<uintptr_t> &pointers);
 
 void bindPacking(nb::module_ &m);
 void bindRouting(nb::module_ &m);

@@ -4,9 +4,7 @@
 #include "runtime/gpu/DeviceCode.h"
 #include "runtime/gpu/Memory.h"
 #include <algorithm>
-#include <bit>
 #include <cstring>
-#include <deque>
 #include <fmt/format.h>
 
 namespace quern::gpu {
@@ -17,25 +15,39 @@ using jit::GpuParam;
 
 constexpr int64_t roundUp(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
+int64_t scaleBytes(const syntax::Codec &codec) {
+  return codec.scale == syntax::ScaleType::F32 ? 4 : codec.scale == syntax::ScaleType::BF16 ? 2 : 1;
+}
+
+/// Persistent CTAs: as many as fit, no more than there can be tiles, in whole clusters.
+unsigned gridOf(const Backend &backend, const GpuImage &image, int64_t rows, int64_t experts) {
+  int64_t fit = std::max<int64_t>(1, int64_t(backend.multiprocessors()) * image.ctasPerSm);
+  int64_t tokenTiles = std::min(rows, experts + rows / 8); // a tile has 8 rows or ends an expert
+  int64_t tiles = std::max<int64_t>(image.tiles, 1) * std::max<int64_t>(tokenTiles, 1);
+  int64_t cluster = std::max(image.cluster, 1);
+  // A cluster takes at least one tile at a time (a split tile takes a whole one).
+  return unsigned(std::max<int64_t>(std::min(fit / cluster, tiles), 1) * cluster);
+}
+
 struct Call {
-  Backend &backend;
+  const Plan &plan;
   Stream stream;
-  const GpuImage &image;
-  const syntax::Kernel &kernel;
-  const Binding &binding;
   const std::vector<Arg> &args;
   const std::vector<TensorView> &outputs;
+  Backend &backend = *plan.backend;
+  const GpuImage &image = *plan.image;
+  const syntax::Kernel &kernel = *plan.kernel;
 
   RowSource rows = {}; // offsets and number of rows; rowToken of the routing
   DeviceRouting routing = {};
   int64_t tokens = 0, topK = 0;
   TensorView x = {}; // the activations as the kernel reads them
-  std::vector<DeviceMemory> lowRanks, partials;
-  DeviceMemory gathered;
+  std::vector<DeviceMemory> lowRanks = {}, partials = {};
+  DeviceMemory gathered = {};
   struct alignas(64) Param {
     unsigned char bytes[128];
   };
-  std::deque<Param> values = {};
+  std::vector<Param> values = {};
   std::vector<void *> params = {};
   std::vector<Range> ranges = {};
 
@@ -56,25 +68,14 @@ struct Call {
   }
 
   Status prepareRows() {
-    if (routed()) {
-      const auto &view = std::get<RoutingView>(args[kernel.routing]);
-      if (!view.onDevice())
-        return Error::internal("a routing on the host",
-                               fmt::format("argument '{}'", kernel.params[kernel.routing].name));
-      routing = view.device, tokens = view.tokens, topK = view.topK;
-      rows = {routing.offsets, routing.rowToken, tokens * topK, view.experts};
-    } else {
-      rows.rows = binding.dims.count(kernel.rows.sym)
-                      ? binding.dims.at(kernel.rows.sym) * kernel.rows.mul / kernel.rows.div
-                      : kernel.rows.mul;
-      int32_t offsets[2] = {0, int32_t(rows.rows)};
-      auto table = deviceConstant(backend, stream, std::as_bytes(std::span(offsets)));
-      if (!table) return table.takeError();
-      rows.offsets = static_cast<const int32_t *>(*table);
-    }
-    // Padding of tiles must stay below 2^31 too.
-    if (rows.rows > INT32_MAX - 4096)
-      return Error::user(fmt::format("{} rows; expected fewer than 2^31 on a GPU", rows.rows));
+    rows = {plan.denseOffsets, nullptr, plan.rows, plan.experts};
+    if (!routed()) return {};
+    const auto &view = std::get<RoutingView>(args[kernel.routing]);
+    if (!view.onDevice())
+      return Error::internal("a routing on the host",
+                             fmt::format("argument '{}'", kernel.params[kernel.routing].name));
+    routing = view.device, tokens = view.tokens, topK = view.topK;
+    rows.offsets = routing.offsets, rows.rowToken = routing.rowToken;
     return {};
   }
 
@@ -147,15 +148,20 @@ struct Call {
   }
 
   template <class T>
-  Status paramTable(const std::string &name, const std::vector<T *> &pointers, int64_t bytesEach) {
-    auto table = pointerTable(backend, stream, pointers);
-    if (!table) return table.takeError();
-    param(*table);
-    if (!backend.checksRanges()) return {};
-    touches(name + " (table)", *table, int64_t(pointers.size()) * 8, false);
+  void touchesEach(const std::string &name, const std::vector<T *> &pointers, int64_t bytesEach,
+                   const void *table) {
+    touches(name + " (table)", table, int64_t(pointers.size()) * 8, false);
     for (size_t e = 0; e < pointers.size(); ++e)
       touches(fmt::format("{}[{}]", name, e), pointers[e], bytesEach, false);
-    return {};
+  }
+  void touchesTable(const GpuParam &p, const PackedView &w, const void *table) {
+    const std::string &name = nameOf(p.operand);
+    if (p.kind == GpuParam::Codes)
+      touchesEach(name + ".codes", w.codes, w.shape.codeBytes(), table);
+    else if (p.kind == GpuParam::Scales)
+      touchesEach(name + ".scales", w.scales, w.shape.scaleCount() * scaleBytes(*w.codec), table);
+    else
+      touchesEach(name + ".zeros", w.zeros, w.shape.scaleCount(), table);
   }
 
   Status paramOf(const GpuParam &p) {
@@ -190,15 +196,11 @@ struct Call {
     case GpuParam::Scales:
     case GpuParam::Zeros: {
       const auto *w = std::get_if<PackedView>(&args[p.operand]);
-      if (!w) break;
-      int64_t scale = w->codec->scale == syntax::ScaleType::F32    ? 4
-                      : w->codec->scale == syntax::ScaleType::BF16 ? 2
-                                                                   : 1;
-      const std::string &name = nameOf(p.operand);
-      if (p.kind == GpuParam::Codes) return paramTable(name + ".codes", w->codes, w->shape.codeBytes());
-      if (p.kind == GpuParam::Scales)
-        return paramTable(name + ".scales", w->scales, w->shape.scaleCount() * scale);
-      return paramTable(name + ".zeros", w->zeros, w->shape.scaleCount());
+      const void *table = plan.tables[size_t(&p - image.params.data())];
+      if (!w || !table) break;
+      param(table);
+      if (backend.checksRanges()) touchesTable(p, *w, table);
+      return {};
     }
     case GpuParam::Offsets:
       param(rows.offsets);
@@ -235,17 +237,6 @@ struct Call {
         kernel.name);
   }
 
-  /// Persistent CTAs: as many as fit, no more than there can be tiles, in whole clusters.
-  unsigned grid() const {
-    int64_t fit = std::max<int64_t>(1, int64_t(backend.multiprocessors()) * image.ctasPerSm);
-    int64_t tokenTiles =
-        std::min(rows.rows, rows.experts + rows.rows / 8); // a tile has 8 rows or ends an expert
-    int64_t tiles = std::max<int64_t>(image.tiles, 1) * std::max<int64_t>(tokenTiles, 1);
-    int64_t cluster = std::max(image.cluster, 1);
-    // A cluster takes at least one tile at a time (a split tile takes a whole one).
-    return unsigned(std::max<int64_t>(std::min(fit / cluster, tiles), 1) * cluster);
-  }
-
   Status finish() {
     for (size_t i = 0; i < image.combine.size(); ++i)
       if (Status ok = combineRows(backend, stream, static_cast<const float *>(partials[i].data()),
@@ -255,7 +246,7 @@ struct Call {
     return {};
   }
 
-  Status run(LoadedKernel *loaded) {
+  Status run() {
     if (Status ok = prepareRows(); !ok) return ok;
     if (rows.rows) {
       if (Status ok = prepareActivations(); !ok) return ok;
@@ -263,22 +254,63 @@ struct Call {
     }
     if (Status ok = preparePartials(); !ok) return ok;
     if (rows.rows) {
+      values.reserve(image.params.size()), params.reserve(image.params.size());
       for (const GpuParam &p : image.params)
         if (Status ok = paramOf(p); !ok) return ok;
-      LaunchConfig config{grid(), unsigned(image.threads), unsigned(image.cluster), uint64_t(image.smemBytes),
-                          false};
-      if (Status ok = backend.launch(loaded, config, params.data(), ranges, stream); !ok) return ok;
+      if (Status ok = backend.launch(plan.loaded, plan.config, params.data(), ranges, stream); !ok) return ok;
     }
     return finish();
   }
 };
 
+/// The table of addresses that a parameter is, or null.
+Expected<const void *> tableOf(Backend &backend, Stream stream, const GpuParam &p,
+                               const std::vector<Arg> &args) {
+  const PackedView *w = nullptr;
+  if (p.operand >= 0 && p.operand < int(args.size())) w = std::get_if<PackedView>(&args[p.operand]);
+  if (!w) return static_cast<const void *>(nullptr);
+  if (p.kind == GpuParam::Codes) return pointerTable(backend, stream, w->codes);
+  if (p.kind == GpuParam::Scales) return pointerTable(backend, stream, w->scales);
+  if (p.kind == GpuParam::Zeros) return pointerTable(backend, stream, w->zeros);
+  return static_cast<const void *>(nullptr);
+}
+
 } // namespace
 
-Status execute(Backend &backend, Stream stream, const GpuImage &image, LoadedKernel *loaded,
-               const syntax::Kernel &kernel, const Binding &binding, const std::vector<Arg> &args,
+Expected<Plan> makePlan(Backend &backend, Stream stream, const GpuImage &image, LoadedKernel *loaded,
+                        const syntax::Kernel &kernel, const Binding &binding, const std::vector<Arg> &args) {
+  Plan plan;
+  plan.backend = &backend, plan.image = &image, plan.loaded = loaded, plan.kernel = &kernel;
+  if (kernel.routing >= 0) {
+    const auto &view = std::get<RoutingView>(args[kernel.routing]);
+    plan.rows = view.tokens * view.topK, plan.experts = view.experts;
+  } else {
+    plan.rows = binding.dims.count(kernel.rows.sym)
+                    ? binding.dims.at(kernel.rows.sym) * kernel.rows.mul / kernel.rows.div
+                    : kernel.rows.mul;
+  }
+  // Padding of tiles must stay below 2^31 too.
+  if (plan.rows > INT32_MAX - 4096)
+    return Error::user(fmt::format("{} rows; expected fewer than 2^31 on a GPU", plan.rows));
+  if (kernel.routing < 0) {
+    int32_t offsets[2] = {0, int32_t(plan.rows)};
+    auto table = deviceConstant(backend, stream, std::as_bytes(std::span(offsets)));
+    if (!table) return table.takeError();
+    plan.denseOffsets = static_cast<const int32_t *>(*table);
+  }
+  for (const GpuParam &p : image.params) {
+    auto table = tableOf(backend, stream, p, args);
+    if (!table) return table.takeError();
+    plan.tables.push_back(*table);
+  }
+  plan.config = {gridOf(backend, image, plan.rows, plan.experts), unsigned(image.threads),
+                 unsigned(image.cluster), uint64_t(image.smemBytes), false};
+  return plan;
+}
+
+Status execute(const Plan &plan, Stream stream, const std::vector<Arg> &args,
                const std::vector<TensorView> &outputs) {
-  return Call(backend, stream, image, kernel, binding, args, outputs).run(loaded);
+  return Call{plan, stream, args, outputs}.run();
 }
 
 } // namespace quern::gpu

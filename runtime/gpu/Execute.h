@@ -1,18 +1,35 @@
-// Running a generated kernel on a device: the counterpart of runtime/launch/Execute.h.
+// Running a generated kernel on a device: the counterpart of runtime/launch/Execute.h. What the shapes of a
+// call fix is planned once; a launch then looks at addresses only.
 #pragma once
 #include "runtime/gpu/Backend.h"
 #include "runtime/launch/Kernel.h"
 
 namespace quern::gpu {
 
-/// Runs `image` (loaded as `loaded`) for a bound call. Every pointer in `args` and `outputs` is a device
-/// address, the routing is a device routing; packed operands are in the layout that the image was compiled
-/// for. Outputs are contiguous and fully written. Everything is put on `stream`; nothing waits for the
-/// device, except that tables of new pointers are uploaded once (see deviceConstant). Workspaces are taken
-/// from and given back to the stream: activations that must be gathered, converted or copied, the first
-/// factors of low-rank contractions, and one f32 [R, N] for each combine.
-Status execute(Backend &backend, Stream stream, const jit::GpuImage &image, LoadedKernel *loaded,
-               const syntax::Kernel &kernel, const Binding &binding, const std::vector<Arg> &args,
+/// A kernel on a device for calls of one signature (runtime/launch/CallSignature.h). Immutable.
+struct Plan {
+  Backend *backend = nullptr;
+  const jit::GpuImage *image = nullptr;
+  LoadedKernel *loaded = nullptr;
+  const syntax::Kernel *kernel = nullptr;
+  int64_t rows = 0, experts = 1;         // allocated rows R (dense: rows); E (dense: 1)
+  const int32_t *denseOffsets = nullptr; // on the device; null with routing
+  std::vector<const void *> tables;      // for each parameter of the image, its table of addresses, or null
+  LaunchConfig config;
+};
+
+/// Plans the calls that differ from this one in nothing but addresses of tensors, contents of the routing,
+/// and scalars. Uploads the tables of packed operands' addresses that are new, and waits for these (Memory.h,
+/// deviceConstant): not for a graph capture.
+Expected<Plan> makePlan(Backend &backend, Stream stream, const jit::GpuImage &image, LoadedKernel *loaded,
+                        const syntax::Kernel &kernel, const Binding &binding, const std::vector<Arg> &args);
+
+/// Runs a call. Every pointer in `args` and `outputs` is a device address, the routing is a device routing;
+/// packed operands are in the layout that the image was compiled for. Outputs are contiguous and fully
+/// written. Everything is put on `stream`; nothing waits for the device. Workspaces are taken from and given
+/// back to the stream: activations that must be gathered, converted or copied, the first factors of low-rank
+/// contractions, and one f32 [R, N] for each combine.
+Status execute(const Plan &plan, Stream stream, const std::vector<Arg> &args,
                const std::vector<TensorView> &outputs);
 
 } // namespace quern::gpu

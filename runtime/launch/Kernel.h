@@ -54,6 +54,7 @@ Expected<Binding> bindArguments(const syntax::Program &program, const syntax::Ke
 
 namespace gpu {
 class Backend;
+struct Plan;
 using Stream = void *;
 } // namespace gpu
 
@@ -77,6 +78,14 @@ struct Stats {
 };
 Stats stats();
 
+/// A call on a device as far as its signature fixes it (CallSignature.h): arguments matched, outputs
+/// described, image found and loaded, tables uploaded. Immutable; found again by Module::prepare.
+struct PreparedCall {
+  const syntax::Kernel *kernel = nullptr;
+  Binding binding;
+  std::shared_ptr<const gpu::Plan> plan;
+};
+
 /// A loaded .qn text. Thread safe; images are kept for the life of the process.
 class Module {
 public:
@@ -91,6 +100,12 @@ public:
   Status runOnDevice(gpu::Backend &backend, gpu::Stream stream, const syntax::Kernel &kernel,
                      const std::vector<Arg> &args, const std::vector<TensorView> &outputs,
                      const std::string &schedule = "", TargetReport *report = nullptr);
+  /// The first half of runOnDevice: all that is known before outputs are allocated. A call whose like was
+  /// prepared before costs no check and no compilation; any other may compile, and waits for uploads.
+  Expected<std::shared_ptr<const PreparedCall>> prepare(gpu::Backend &backend, gpu::Stream stream,
+                                                        const syntax::Kernel &kernel,
+                                                        const std::vector<Arg> &args,
+                                                        const std::string &schedule = "");
   /// Host data on target "cpu", "sim" or "cuda": for the last two everything is copied to the device, routed
   /// and re-tiled there, run, and copied back. For tests and the command line. A device routing that differs
   /// from the host's, and writes beside an output, are internal errors.

@@ -2,6 +2,7 @@
 #include "compiler/syntax/Syntax.h"
 #include "runtime/gpu/Execute.h"
 #include "runtime/gpu/HostRun.h"
+#include "runtime/launch/CallSignature.h"
 #include "runtime/launch/Execute.h"
 #include "runtime/launch/Request.h"
 #include <atomic>
@@ -59,10 +60,34 @@ struct DeviceImage {
   gpu::LoadedKernel *loaded = nullptr;
 };
 
+/// Prepared calls by signature. A process that never repeats a shape must not grow without bound: at the
+/// limit the table starts anew, which costs each live shape one more preparation.
+class DeviceCalls {
+  static constexpr size_t limit = 4096;
+  std::shared_mutex mutex;
+  std::unordered_map<CallSignature, std::shared_ptr<const PreparedCall>, CallSignatureHash> calls;
+
+public:
+  std::shared_ptr<const PreparedCall> find(const CallSignature &signature) {
+    std::shared_lock lock(mutex);
+    auto found = calls.find(signature);
+    return found == calls.end() ? nullptr : found->second;
+  }
+  /// The first one stays.
+  std::shared_ptr<const PreparedCall> keep(const CallSignature &signature, PreparedCall call) {
+    std::unique_lock lock(mutex);
+    if (calls.size() >= limit) calls.clear();
+    auto &kept = calls[signature];
+    if (!kept) kept = std::make_shared<const PreparedCall>(std::move(call));
+    return kept;
+  }
+};
+
 struct Module::Impl {
   std::shared_ptr<const syntax::Program> program;
   ImageTable<const jit::CpuImage *> cpuImages;
   ImageTable<DeviceImage> deviceImages;
+  DeviceCalls deviceCalls;
 
   Expected<const jit::CpuImage *> image(const jit::Request &request) {
     return cpuImages.get(requestKey(request), [&] { return jit::compileThroughLibrary(request); });
@@ -128,18 +153,40 @@ Status Module::run(const syntax::Kernel &kernel, const std::vector<Arg> &args,
   return execute(**image, kernel, *binding, args, outputs);
 }
 
-Status Module::runOnDevice(gpu::Backend &backend, gpu::Stream stream, const syntax::Kernel &kernel,
-                           const std::vector<Arg> &args, const std::vector<TensorView> &outputs,
-                           const std::string &schedule, TargetReport *report) {
+Expected<std::shared_ptr<const PreparedCall>> Module::prepare(gpu::Backend &backend, gpu::Stream stream,
+                                                              const syntax::Kernel &kernel,
+                                                              const std::vector<Arg> &args,
+                                                              const std::string &schedule) {
+  static thread_local CallSignature signature; // keeps its memory: a launch allocates nothing for it
+  describeCall(signature, &backend, kernel, args, schedule);
+  if (auto found = impl->deviceCalls.find(signature)) {
+    memoryHits.fetch_add(1, std::memory_order_relaxed);
+    return found;
+  }
+  PreparedCall call;
+  call.kernel = &kernel;
   auto binding = bindArguments(*impl->program, kernel, args);
   if (!binding) return binding.takeError();
-  if (Status ok = checkOutputs(*binding, outputs); !ok) return ok;
-  jit::Request request = makeRequest(*impl->program, kernel, *binding, args, backend.arch());
+  call.binding = std::move(*binding);
+  jit::Request request = makeRequest(*impl->program, kernel, call.binding, args, backend.arch());
   if (!schedule.empty()) request.schedule = schedule;
   auto found = impl->image(backend, request);
   if (!found) return found.takeError();
-  if (report) report->schedule = found->image->schedule, report->statistics = found->image->ptxasLog;
-  return gpu::execute(backend, stream, *found->image, found->loaded, kernel, *binding, args, outputs);
+  auto plan = gpu::makePlan(backend, stream, *found->image, found->loaded, kernel, call.binding, args);
+  if (!plan) return plan.takeError();
+  call.plan = std::make_shared<const gpu::Plan>(std::move(*plan));
+  return impl->deviceCalls.keep(signature, std::move(call));
+}
+
+Status Module::runOnDevice(gpu::Backend &backend, gpu::Stream stream, const syntax::Kernel &kernel,
+                           const std::vector<Arg> &args, const std::vector<TensorView> &outputs,
+                           const std::string &schedule, TargetReport *report) {
+  auto call = prepare(backend, stream, kernel, args, schedule);
+  if (!call) return call.takeError();
+  if (Status ok = checkOutputs((*call)->binding, outputs); !ok) return ok;
+  const jit::GpuImage &image = *(*call)->plan->image;
+  if (report) report->schedule = image.schedule, report->statistics = image.ptxasLog;
+  return gpu::execute(*(*call)->plan, stream, args, outputs);
 }
 
 Status Module::runOn(const std::string &target, const syntax::Kernel &kernel, const std::vector<Arg> &args,

@@ -136,8 +136,9 @@ Expected<Outcome> Rig::run(void (*entry)(void **params), const sim::Options &opt
   for (const OutputSpec &spec : binding.outputs) outputs.push_back(buffers.emplace_back(spec).view);
   auto loaded = device.load(image);
   if (!loaded) return loaded.takeError();
-  if (Status ok = gpu::execute(device, nullptr, image, *loaded, *call.kernel, binding, args, outputs); !ok)
-    return ok.takeError();
+  auto plan = gpu::makePlan(device, nullptr, image, *loaded, *call.kernel, binding, args);
+  if (!plan) return plan.takeError();
+  if (Status ok = gpu::execute(*plan, nullptr, args, outputs); !ok) return ok.takeError();
   Outcome outcome{device.report.issues, ""};
   for (size_t i = 0; i < buffers.size(); ++i) {
     oracle::Comparison c = oracle::compare(expected[i], outputs[i]);
