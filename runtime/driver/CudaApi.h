@@ -13,6 +13,7 @@ using Context = void *;
 using Module = void *;
 using Function = void *;
 using Stream = void *;
+using Event = void *;
 using MemoryPool = void *;
 using DevicePointer = unsigned long long;
 
@@ -41,6 +42,7 @@ enum : Result {
 /// CUdevice_attribute.
 enum class DeviceAttribute : int {
   MultiprocessorCount = 16,
+  L2CacheSize = 38,
   ComputeCapabilityMajor = 75,
   ComputeCapabilityMinor = 76,
   MaxSharedMemoryPerBlockOptin = 97,
@@ -167,10 +169,24 @@ enum class TensorFill : int { Zero = 0 };
 /// Since CUDA 12.4: null in older drivers.
 #define QUERN_CUDA_API_OPTIONAL(X) X(funcLoad, cuFuncLoad, (Function function))
 
+/// Only for measurements: a driver without them still runs kernels. cuEventElapsedTime has a second version
+/// since CUDA 12.8; the first one has the same signature and is in every driver.
+#define QUERN_CUDA_API_TIMING(X)                                                                             \
+  X(eventCreate, cuEventCreate, (Event * event, unsigned flags))                                             \
+  X(eventDestroy, cuEventDestroy_v2, (Event event))                                                          \
+  X(eventRecord, cuEventRecord, (Event event, Stream stream))                                                \
+  X(eventSynchronize, cuEventSynchronize, (Event event))                                                     \
+  X(eventElapsedTime, cuEventElapsedTime, (float *milliseconds, Event from, Event to))                       \
+  X(memsetD32Async, cuMemsetD32Async, (DevicePointer memory, unsigned value, size_t words, Stream stream))   \
+  X(memcpyDtoDAsync, cuMemcpyDtoDAsync_v2,                                                                   \
+    (DevicePointer destination, DevicePointer source, size_t bytes, Stream stream))                          \
+  X(deviceGetPCIBusId, cuDeviceGetPCIBusId, (char *text, int length, Device device))
+
 struct Api {
 #define QUERN_MEMBER(member, symbol, parameters) Result(*member) parameters = nullptr;
   QUERN_CUDA_API(QUERN_MEMBER)
   QUERN_CUDA_API_OPTIONAL(QUERN_MEMBER)
+  QUERN_CUDA_API_TIMING(QUERN_MEMBER)
 #undef QUERN_MEMBER
 };
 

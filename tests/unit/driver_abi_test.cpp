@@ -32,6 +32,7 @@ template <class R1, class... A1, class R2, class... A2> struct SameSignature<R1 
 #define QUERN_CHECK(member, symbol, parameters)                                                              \
   static_assert(SameSignature<decltype(Api::member), decltype(&::symbol)>::value, #symbol);
 QUERN_CUDA_API(QUERN_CHECK)
+QUERN_CUDA_API_TIMING(QUERN_CHECK)
 #if CUDA_VERSION >= 12040
 QUERN_CUDA_API_OPTIONAL(QUERN_CHECK)
 #endif
@@ -77,6 +78,7 @@ QUERN_SAME(errorStreamCaptureUnsupported, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED)
 QUERN_SAME(errorStreamCaptureInvalidated, CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
 QUERN_SAME(errorStreamCaptureImplicit, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT);
 QUERN_SAME(DeviceAttribute::MultiprocessorCount, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+QUERN_SAME(DeviceAttribute::L2CacheSize, CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE);
 QUERN_SAME(DeviceAttribute::ComputeCapabilityMajor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
 QUERN_SAME(DeviceAttribute::ComputeCapabilityMinor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
 QUERN_SAME(DeviceAttribute::MaxSharedMemoryPerBlockOptin,
