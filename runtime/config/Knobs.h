@@ -48,9 +48,12 @@ struct KnobInfo {
 /// In the order of the enumeration.
 std::span<const KnobInfo> knobs();
 const KnobInfo &info(Knob knob);
-/// The value, unless unset or empty. Read once per process, before any thread of Quern's starts, but for knobs
-/// that are read every time; never on a launch.
+/// The value, unless unset or empty. Read at the first call and kept, but for knobs that are read every time;
+/// never on a launch.
 std::optional<std::string> value(Knob knob);
+/// A variable that is not Quern's ("HOME", "PATH", "TMPDIR", "CUDA_HOME", ...), read at each call, unless
+/// unset or empty.
+std::optional<std::string> systemVariable(std::string_view name);
 /// The table as text for a terminal, and as a Markdown table for docs/knobs.md (a test compares).
 std::string helpText();
 std::string markdown();

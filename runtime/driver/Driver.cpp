@@ -1,5 +1,6 @@
 // Opens libcuda, finds its entry points, words its errors.
 #include "runtime/driver/Driver.h"
+#include "runtime/config/Knobs.h"
 #include <atomic>
 #include <cstdlib>
 #include <dlfcn.h>
@@ -27,9 +28,8 @@ Error noDriver(const std::string &tried) {
 Expected<void *> openLibrary(const std::string &wanted, std::string &path) {
   std::vector<std::string> places{wanted};
   if (wanted.empty()) {
-    const char *own = std::getenv("QUERN_CUDA_LIBRARY");
-    if (own && *own)
-      places = {own};
+    if (auto own = config::value(config::Knob::CudaLibrary))
+      places = {*own};
     else
       places = {"libcuda.so.1", "/usr/lib/wsl/lib/libcuda.so.1"};
   }
@@ -111,6 +111,7 @@ Expected<std::unique_ptr<Driver>> Driver::openUninitialized(const std::string &p
   if (!driver->api.member) missing += " " #symbol;
   QUERN_CUDA_API(QUERN_NEED)
   QUERN_CUDA_API_OPTIONAL(QUERN_LOAD)
+  QUERN_CUDA_API_TIMING(QUERN_LOAD)
 #undef QUERN_NEED
 #undef QUERN_LOAD
 

@@ -13,7 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const Wanted places{"QUERN_NVRTC",
+const Wanted places{config::Knob::Nvrtc,
                     {"lib64/libnvrtc.so.13", "lib64/libnvrtc.so.12"},
                     "",
                     {"nvidia/cu13/lib/libnvrtc.so.13", "nvidia/cuda_nvrtc/lib/libnvrtc.so.12"},
@@ -87,7 +87,7 @@ Expected<const Library *> library(int driverVersion) {
   std::lock_guard lock(mutex);
   std::string tried;
   auto candidates = findAll(places);
-  if (candidates.empty() || candidates[0].source != places.variable)
+  if (candidates.empty() || candidates[0].source != config::info(places.knob).name)
     for (const char *name : {"libnvrtc.so.13", "libnvrtc.so.12"})
       candidates.push_back({name, "loader's path"});
   for (const Found &file : candidates) {
@@ -107,7 +107,8 @@ Expected<const Library *> library(int driverVersion) {
                     "set QUERN_NVRTC to the path of libnvrtc.so.13",
                     "nvrtc");
   error.detail = "tried:\n" + tried;
-  if (candidates.empty() || candidates[0].source != places.variable) error.detail += searched(places);
+  if (candidates.empty() || candidates[0].source != config::info(places.knob).name)
+    error.detail += searched(places);
   return error;
 }
 

@@ -1,5 +1,6 @@
 // The search of every tool and library, with versions; devices as the kernel module lists them.
 #include "runtime/driver/Probe.h"
+#include "runtime/config/Knobs.h"
 #include "runtime/driver/Driver.h"
 #include "runtime/driver/Nvrtc.h"
 #include "runtime/driver/Process.h"
@@ -17,7 +18,7 @@ void addDriver(std::vector<ProbeItem> &items) {
   ProbeItem item{"CUDA driver", "", "", "", "", false};
   if (auto driver = Driver::openUninitialized("")) {
     item.path = (*driver)->path;
-    item.source = std::getenv("QUERN_CUDA_LIBRARY") ? "QUERN_CUDA_LIBRARY" : "loader's path";
+    item.source = config::value(config::Knob::CudaLibrary) ? "QUERN_CUDA_LIBRARY" : "loader's path";
     item.version = versionText((*driver)->version);
     item.used = true;
   } else {

@@ -1,5 +1,6 @@
 // posix_spawn with a pipe and a deadline; private temporary folders.
 #include "runtime/driver/Process.h"
+#include "runtime/config/Knobs.h"
 #include <cerrno>
 #include <chrono>
 #include <climits>
@@ -145,9 +146,9 @@ Expected<ProcessResult> runProcess(const std::vector<std::string> &arguments, co
 }
 
 Expected<PrivateFolder> PrivateFolder::create() {
-  const char *env = std::getenv("TMPDIR");
+  std::string own = config::systemVariable("TMPDIR").value_or("");
   std::string tried;
-  for (const char *parent : {env && *env == '/' ? env : "/tmp", "/tmp", "/var/tmp", "/dev/shm"}) {
+  for (const char *parent : {own.starts_with('/') ? own.c_str() : "/tmp", "/tmp", "/var/tmp", "/dev/shm"}) {
     std::string path = fmt::format("{}/quern-XXXXXX", parent);
     if (mkdtemp(path.data())) return PrivateFolder(path);
     tried += fmt::format("  {}: {}\n", parent, std::strerror(errno));

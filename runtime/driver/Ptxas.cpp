@@ -13,12 +13,12 @@ namespace quern::driver {
 namespace {
 
 const Wanted ptxasPlaces{
-    "QUERN_PTXAS",
+    config::Knob::Ptxas,
     {"bin/ptxas"},
     "ptxas",
     {"nvidia/cu13/bin/ptxas", "nvidia/cuda_nvcc/bin/ptxas", "triton/backends/nvidia/bin/ptxas"},
     true};
-const Wanted cuobjdumpPlaces{"QUERN_DISASSEMBLER",
+const Wanted cuobjdumpPlaces{config::Knob::Disassembler,
                              {"bin/cuobjdump", "bin/nvdisasm"},
                              "cuobjdump",
                              {"nvidia/cu13/bin/cuobjdump", "nvidia/cu13/bin/nvdisasm",

@@ -1,9 +1,9 @@
 // The search for CUDA's tools: a few dozen stat calls, made again at each miss, so that nothing goes stale.
 #include "runtime/driver/Tools.h"
 #include <algorithm>
-#include <cstdlib>
 #include <dlfcn.h>
 #include <filesystem>
+#include <fmt/format.h>
 #include <unistd.h>
 
 namespace quern::driver {
@@ -11,10 +11,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string variable(const char *name) {
-  const char *value = std::getenv(name);
-  return value ? value : "";
-}
+std::string variable(std::string_view name) { return config::systemVariable(name).value_or(""); }
 
 std::vector<std::string> split(const std::string &list) {
   std::vector<std::string> parts;
@@ -71,7 +68,8 @@ fs::path ownFolder() {
 
 std::vector<std::string> sitePackages() {
   std::vector<std::string> folders;
-  for (auto &prefix : split(variable("QUERN_PYTHON_PREFIX"))) addPrefix(prefix, folders);
+  for (auto &prefix : split(config::value(config::Knob::PythonPrefix).value_or("")))
+    addPrefix(prefix, folders);
   if (std::string env = variable("VIRTUAL_ENV"); !env.empty()) addPrefix(env, folders);
   fs::path folder = ownFolder();
   for (int level = 0; level < 5 && folder.has_relative_path(); ++level, folder = folder.parent_path()) {
@@ -88,7 +86,7 @@ std::vector<std::string> sitePackages() {
 }
 
 std::vector<Found> findAll(const Wanted &wanted) {
-  if (std::string path = variable(wanted.variable.c_str()); !path.empty()) return {{path, wanted.variable}};
+  if (auto path = config::value(wanted.knob)) return {{*path, std::string(config::info(wanted.knob).name)}};
   std::vector<Found> found;
   std::vector<fs::path> real; // /usr/local/cuda is a link, and may be on the PATH too
   auto consider = [&](const fs::path &path, const char *source) {
@@ -109,7 +107,7 @@ std::vector<Found> findAll(const Wanted &wanted) {
 }
 
 std::string searched(const Wanted &wanted) {
-  std::string text = "looked at:\n  " + wanted.variable + " (not set)\n";
+  std::string text = fmt::format("looked at:\n  {} (not set)\n", config::info(wanted.knob).name);
   auto add = [&](const std::string &folder, const std::vector<std::string> &files) {
     for (auto &file : files) text += "  " + folder + "/" + file + "\n";
   };

@@ -1,6 +1,7 @@
 // Where CUDA's tools and libraries may lie on a machine: the toolkit, the PATH, NVIDIA's Python wheels.
 // Nothing is opened or run here, and no CUDA header is needed.
 #pragma once
+#include "runtime/config/Knobs.h"
 #include <string>
 #include <vector>
 
@@ -13,7 +14,7 @@ struct Found {
 
 /// What to look for, in the order of the search.
 struct Wanted {
-  std::string variable;              // an environment variable that names the file: the only place, when set
+  config::Knob knob;                 // names the file: the only place, when set
   std::vector<std::string> toolkit;  // relative to CUDA_HOME, CUDA_PATH, /usr/local/cuda
   std::string program;               // looked up on the PATH; empty: not
   std::vector<std::string> packages; // relative to a site-packages folder

@@ -1,4 +1,5 @@
 // Opens libquern-jit.so at the first miss: until then no LLVM is mapped into the process.
+#include "runtime/config/Knobs.h"
 #include "runtime/jit/Jit.h"
 #include <cstdlib>
 #include <dlfcn.h>
@@ -30,8 +31,8 @@ std::filesystem::path ownFolder() {
 Library open() {
   constexpr const char *file = "libquern-jit.so";
   std::vector<std::filesystem::path> places;
-  if (const char *env = std::getenv("QUERN_JIT_LIBRARY"); env && *env)
-    places.push_back(env);
+  if (auto own = config::value(config::Knob::JitLibrary))
+    places.push_back(*own);
   else
     places = {ownFolder() / file, ownFolder() / "../lib" / file};
   Library library;

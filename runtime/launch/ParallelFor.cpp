@@ -1,6 +1,7 @@
 // Threads: the loaded libgomp's team or a oneTBB arena runs a fixed number of workers; tasks come from one
 // atomic counter.
 #include "runtime/launch/ParallelFor.h"
+#include "runtime/config/Knobs.h"
 #include "runtime/launch/FloatEnvironment.h"
 #include "runtime/launch/OpenMP.h"
 #include <algorithm>
@@ -32,8 +33,9 @@ thread_local bool insideParallelFor = false;
 
 int threadsFromEnvironment() {
   static const int count = [] {
-    const char *text = std::getenv("QUERN_NUM_THREADS");
-    if (!text || !*text) return 0;
+    auto given = config::value(config::Knob::NumThreads);
+    if (!given) return 0;
+    const char *text = given->c_str();
     char *end = nullptr;
     long value = std::strtol(text, &end, 10);
     if (*end == 0 && value >= 1 && value <= maxThreads) return int(value);

@@ -1,7 +1,7 @@
 // See Request.h.
 #include "runtime/launch/Request.h"
+#include "runtime/config/Knobs.h"
 #include <bit>
-#include <cstdlib>
 #include <fmt/format.h>
 #include <set>
 
@@ -33,8 +33,9 @@ jit::Request makeRequest(const syntax::Program &program, const syntax::Kernel &k
   r.kernel = kernel.name;
   r.act = binding.act;
   // Overrides fields of the default schedule ("rows=4 tokens=6"); for experiments and tests, read once.
-  static const char *schedules[] = {std::getenv("QUERN_CPU_SCHEDULE"), std::getenv("QUERN_GPU_SCHEDULE")};
-  if (const char *schedule = schedules[target != "cpu"]) r.schedule = schedule;
+  static const std::optional<std::string> schedules[] = {config::value(config::Knob::CpuSchedule),
+                                                         config::value(config::Knob::GpuSchedule)};
+  if (auto &schedule = schedules[target != "cpu"]) r.schedule = *schedule;
   // A symbol is compiled in when a column or a reduction runs over it; T, E and R change from call to call.
   std::set<std::string> free;
   if (kernel.routing >= 0)

@@ -33,14 +33,17 @@ LAYERS = [
     Layer("codegen", ("compiler", "codegen", *CONTRACT), llvm=True),
     Layer("runtime/jit", ("compiler", "codegen", "runtime"), llvm=True),
     Layer("runtime/sim", ("runtime/sim",)),
+    Layer("runtime/config", ("compiler/support", "runtime/config")),
+    Layer("runtime/cache", ("compiler/support", "runtime/config", "runtime/cache")),
     Layer(
         "runtime/driver",
-        ("compiler/support", "runtime/driver", "runtime/gpu/Backend.h", "runtime/jit/GpuImage.h", "kernels/DeviceSources.h"),
+        ("compiler/support", "runtime/config", "runtime/cache", "runtime/driver", "runtime/gpu/Backend.h")
+        + ("runtime/gpu/Timer.h", "runtime/jit/GpuImage.h", "kernels/DeviceSources.h"),
         cuda=True,
     ),
     Layer(
         "runtime",
-        ("compiler/support", "compiler/syntax", "runtime/jit/Jit.h", "runtime/jit/GpuImage.h", "runtime/driver", "runtime/cache")
+        ("compiler/support", "compiler/syntax", "runtime/jit/Jit.h", "runtime/jit/GpuImage.h", "runtime/driver", "runtime/cache", "runtime/config")
         + ("runtime/routing", "runtime/sim/Sim.h", "runtime/gpu", "runtime/packing", "runtime/tune", "runtime/launch", "runtime/oracle"),
     ),
     Layer("python_bindings", ("compiler/support", "compiler/syntax", "runtime", "python_bindings"), python=True),
