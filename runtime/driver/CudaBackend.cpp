@@ -3,6 +3,7 @@
 // defines them).
 #include "runtime/driver/CudaBackend.h"
 #include "runtime/driver/CudaKernels.h"
+#include "runtime/driver/CudaTimer.h"
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -102,14 +103,27 @@ public:
   Status encodeTensorMap(void *map128, const void *base, DType dtype, int64_t columns, int64_t rows,
                          int64_t rowStride, int64_t boxRows) override;
 
+  Status mayLoad(const std::string &kernel, gpu::Stream stream) override {
+    ContextScope scope(driver, device.context);
+    if (Status ok = usable(scope); !ok) return ok;
+    auto capturing = isCapturing(stream);
+    if (!capturing) return capturing.takeError();
+    if (!*capturing) return {};
+    return Error::user(
+        "this kernel is not ready for this call, and a CUDA graph is being captured; warm up before "
+        "the capture: make the same call once outside it",
+        fmt::format("kernel '{}' on {}", kernel, device.place));
+  }
   Expected<gpu::LoadedKernel *> load(const jit::GpuImage &image) override {
     if (forkedAfterCuda()) return forkError();
     auto kernel = kernels.load(image);
     if (!kernel) return kernel.takeError();
     return reinterpret_cast<gpu::LoadedKernel *>(*kernel);
   }
-  Expected<gpu::LoadedKernel *> loadDevice(const std::string &name) override {
+  Expected<gpu::LoadedKernel *> loadDevice(const std::string &name, gpu::Stream stream) override {
     if (forkedAfterCuda()) return forkError();
+    if (auto *hit = kernels.find(name)) return reinterpret_cast<gpu::LoadedKernel *>(hit);
+    if (Status ok = mayLoad(name, stream); !ok) return ok.takeError();
     auto kernel = kernels.loadDevice(name);
     if (!kernel) return kernel.takeError();
     return reinterpret_cast<gpu::LoadedKernel *>(*kernel);
@@ -117,6 +131,13 @@ public:
 
   Status launch(gpu::LoadedKernel *loaded, const gpu::LaunchConfig &config, void **params,
                 const std::vector<gpu::Range> &ranges, gpu::Stream stream) override;
+
+  Expected<std::unique_ptr<gpu::Timer>> timer() override {
+    cuda::Device handle = 0;
+    if (auto result = driver.api.deviceGet(&handle, device.ordinal))
+      return driver.error("cuDeviceGet", result, device.place);
+    return makeCudaTimer(driver, device.context, handle, device.place);
+  }
 
 private:
   cuda::Result freeNow(cuda::DevicePointer memory) {
@@ -138,13 +159,19 @@ private:
     if (!scope) return driver.error(scope.call(), scope.code(), device.place);
     return {};
   }
-  /// Asked before calls that would break the capture of a graph, so that the capture survives.
-  Status notCapturing(gpu::Stream stream, std::string_view what) {
+  /// Also when the stream is the legacy one and another one is being captured: it would take part.
+  Expected<bool> isCapturing(gpu::Stream stream) {
     cuda::CaptureStatus status = cuda::CaptureStatus::None;
     auto result = driver.api.streamIsCapturing(stream, &status);
-    if (result != cuda::success && result != cuda::errorStreamCaptureImplicit)
-      return driver.error("cuStreamIsCapturing", result, device.place);
-    if (result == cuda::success && status == cuda::CaptureStatus::None) return {};
+    if (result == cuda::errorStreamCaptureImplicit) return true;
+    if (result != cuda::success) return driver.error("cuStreamIsCapturing", result, device.place);
+    return status != cuda::CaptureStatus::None;
+  }
+  /// Asked before calls that would break the capture of a graph, so that the capture survives.
+  Status notCapturing(gpu::Stream stream, std::string_view what) {
+    auto capturing = isCapturing(stream);
+    if (!capturing) return capturing.takeError();
+    if (!*capturing) return {};
     return Error::user(
         fmt::format("{} while a CUDA graph is being captured; make this call once before the capture", what),
         device.place);
@@ -255,6 +282,7 @@ Expected<cuda::MemoryPool> makePool(const Driver &driver, const DeviceFacts &fac
 Expected<std::unique_ptr<gpu::Backend>> makeCudaBackend(const Driver &driver, int ordinal) {
   const cuda::Api &api = driver.api;
   DeviceFacts facts;
+  facts.ordinal = ordinal;
   facts.place = fmt::format("cuda:{}", ordinal);
   if (ordinal < 0 || ordinal >= driver.deviceCount)
     return Error::user(fmt::format("there is no such device; this machine has {}", driver.deviceCount),

@@ -24,6 +24,7 @@ struct CudaKernel {
 /// The device that kernels are loaded on.
 struct DeviceFacts {
   cuda::Context context = nullptr; // the primary one
+  int ordinal = 0;
   std::string place;               // "cuda:0"
   std::string name, arch;          // "NVIDIA H100 80GB HBM3", "sm_90a"
   int multiprocessors = 0;
@@ -46,7 +47,6 @@ class CudaKernels {
   std::map<std::string, cuda::Module> deviceModules; // by source file; under `loading`
 
   CudaKernel *find(const jit::GpuImage &image);
-  CudaKernel *find(const std::string &kernel);
   /// cuModuleLoadDataEx; `log` is what the driver's compiler says.
   cuda::Result loadModule(const std::string &bytes, cuda::Module &module, std::string &log);
   Error loadError(cuda::Result result, const std::string &log, const std::string &place) const;
@@ -58,6 +58,8 @@ public:
   CudaKernels(const Driver &driver, const DeviceFacts &device) : driver(driver), device(device) {}
   /// The image's cubin, or its PTX through the driver's compiler when there is none or the driver refuses it.
   Expected<CudaKernel *> load(const jit::GpuImage &image);
+  /// A kernel of kernels/ that is loaded already, or null.
+  CudaKernel *find(const std::string &kernel);
   /// By name, from the file of kernels/ that defines it; that file is compiled once per process and
   /// architecture.
   Expected<CudaKernel *> loadDevice(const std::string &kernel);

@@ -14,6 +14,7 @@ using Stream = void *; // CUstream; ignored by the simulator
 
 /// A kernel ready to be launched. Owned by the backend that loaded it.
 struct LoadedKernel;
+class Timer; // Timer.h
 
 struct LaunchConfig {
   unsigned grid = 1, block = 128, cluster = 1;
@@ -50,14 +51,21 @@ public:
   virtual Status encodeTensorMap(void *map128, const void *base, DType dtype, int64_t columns, int64_t rows,
                                  int64_t rowStride, int64_t boxRows) = 0;
 
+  /// Whether anything can be compiled, loaded or uploaded for a call of `kernel` on `stream`: not while a CUDA
+  /// graph is being captured from it. The driver is only asked for the status, so the capture goes on.
+  virtual Status mayLoad(const std::string &kernel, Stream stream) { return {}; }
   /// A generated kernel. The image outlives the result.
   virtual Expected<LoadedKernel *> load(const jit::GpuImage &image) = 0;
   /// A kernel of Quern's own device code (kernels/*.cu), by name; compiled by NVRTC once per process
-  /// (simulator: clang at build time).
-  virtual Expected<LoadedKernel *> loadDevice(const std::string &kernel) = 0;
+  /// (simulator: clang at build time). One that is not loaded yet is refused as by mayLoad.
+  virtual Expected<LoadedKernel *> loadDevice(const std::string &kernel, Stream stream) = 0;
   /// params[i] points at parameter i. Asynchronous on `stream`; never waits for the device.
   virtual Status launch(LoadedKernel *kernel, const LaunchConfig &config, void **params,
                         const std::vector<Range> &ranges, Stream stream) = 0;
+
+  /// For measurements (Timer.h): CUDA events; for the simulator the host's clock. A system error when the
+  /// driver lacks what it needs.
+  virtual Expected<std::unique_ptr<Timer>> timer() = 0;
 };
 
 /// The CUDA device `ordinal` through libcuda.so.1 (dlopen, primary context). A user error when there is none.

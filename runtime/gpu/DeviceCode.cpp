@@ -141,7 +141,7 @@ Status dequantize(Backend &backend, Stream stream, const PackedView &view, int64
   if (view.layout == Layout::Cpu) return Error::internal("a device does not read the cpu layout");
   const WeightShape &s = view.shape;
   const syntax::Codec &codec = *view.codec;
-  auto table = deviceConstant(backend, stream, std::as_bytes(std::span(codec.table)));
+  auto table = deviceConstant(backend, stream, std::as_bytes(std::span(codec.table)), "dequantize");
   if (!table) return table.takeError();
   const uint8_t *zeros = codec.hasZero ? view.zeros[e] : nullptr;
   LaunchCall call{backend, stream};

@@ -265,13 +265,13 @@ struct Call {
 
 /// The table of addresses that a parameter is, or null.
 Expected<const void *> tableOf(Backend &backend, Stream stream, const GpuParam &p,
-                               const std::vector<Arg> &args) {
+                               const std::vector<Arg> &args, const std::string &kernel) {
   const PackedView *w = nullptr;
   if (p.operand >= 0 && p.operand < int(args.size())) w = std::get_if<PackedView>(&args[p.operand]);
   if (!w) return static_cast<const void *>(nullptr);
-  if (p.kind == GpuParam::Codes) return pointerTable(backend, stream, w->codes);
-  if (p.kind == GpuParam::Scales) return pointerTable(backend, stream, w->scales);
-  if (p.kind == GpuParam::Zeros) return pointerTable(backend, stream, w->zeros);
+  if (p.kind == GpuParam::Codes) return pointerTable(backend, stream, w->codes, kernel);
+  if (p.kind == GpuParam::Scales) return pointerTable(backend, stream, w->scales, kernel);
+  if (p.kind == GpuParam::Zeros) return pointerTable(backend, stream, w->zeros, kernel);
   return static_cast<const void *>(nullptr);
 }
 
@@ -294,12 +294,12 @@ Expected<Plan> makePlan(Backend &backend, Stream stream, const GpuImage &image, 
     return Error::user(fmt::format("{} rows; expected fewer than 2^31 on a GPU", plan.rows));
   if (kernel.routing < 0) {
     int32_t offsets[2] = {0, int32_t(plan.rows)};
-    auto table = deviceConstant(backend, stream, std::as_bytes(std::span(offsets)));
+    auto table = deviceConstant(backend, stream, std::as_bytes(std::span(offsets)), kernel.name);
     if (!table) return table.takeError();
     plan.denseOffsets = static_cast<const int32_t *>(*table);
   }
   for (const GpuParam &p : image.params) {
-    auto table = tableOf(backend, stream, p, args);
+    auto table = tableOf(backend, stream, p, args, kernel.name);
     if (!table) return table.takeError();
     plan.tables.push_back(*table);
   }

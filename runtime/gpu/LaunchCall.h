@@ -24,7 +24,7 @@ struct LaunchCall {
 
   template <class... Args>
   Status operator()(const char *kernel, unsigned grid, unsigned block, Args... args) {
-    auto loaded = backend.loadDevice(kernel);
+    auto loaded = backend.loadDevice(kernel, stream);
     if (!loaded) return loaded.takeError();
     std::tuple<Args...> values(args...);
     return std::apply(

@@ -39,13 +39,15 @@ struct Constants {
 };
 } // namespace
 
-Expected<const void *> deviceConstant(Backend &backend, Stream stream, std::span<const std::byte> bytes) {
+Expected<const void *> deviceConstant(Backend &backend, Stream stream, std::span<const std::byte> bytes,
+                                      const std::string &kernel) {
   static auto *constants = new Constants; // never destroyed: the memory outlives every caller
   Backend *owner = &backend;
   std::string key(reinterpret_cast<const char *>(&owner), sizeof owner);
   key.append(reinterpret_cast<const char *>(bytes.data()), bytes.size());
   std::lock_guard lock(constants->mutex);
   if (auto found = constants->kept.find(key); found != constants->kept.end()) return found->second;
+  if (Status ok = backend.mayLoad(kernel, stream); !ok) return ok.takeError();
   auto memory = backend.allocate(std::max<uint64_t>(bytes.size(), 1), stream);
   if (!memory) return memory.takeError();
   Status ok = backend.upload(*memory, bytes.data(), bytes.size(), stream);

@@ -47,14 +47,16 @@ Range rangeOf(std::string name, const TensorView &tensor, bool writable);
 
 /// Constant bytes on the device (pointer tables, a dense kernel's offsets, a codec's table), one copy for
 /// equal bytes, kept until the process ends: a captured CUDA graph may hold the address. The first call with
-/// these bytes waits for the stream, so that every stream may read the copy afterwards; it must not be part
-/// of a graph capture.
-Expected<const void *> deviceConstant(Backend &backend, Stream stream, std::span<const std::byte> bytes);
+/// these bytes waits for the stream, so that every stream may read the copy afterwards; it is refused in a
+/// graph capture, naming the `kernel` (Backend::mayLoad).
+Expected<const void *> deviceConstant(Backend &backend, Stream stream, std::span<const std::byte> bytes,
+                                      const std::string &kernel);
 
 /// A table of device addresses.
 template <class T>
-Expected<const void *> pointerTable(Backend &backend, Stream stream, const std::vector<T *> &pointers) {
-  return deviceConstant(backend, stream, std::as_bytes(std::span(pointers)));
+Expected<const void *> pointerTable(Backend &backend, Stream stream, const std::vector<T *> &pointers,
+                                    const std::string &kernel) {
+  return deviceConstant(backend, stream, std::as_bytes(std::span(pointers)), kernel);
 }
 
 } // namespace quern::gpu

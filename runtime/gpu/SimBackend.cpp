@@ -2,8 +2,11 @@
 // downloads must lie inside one, and its guard zones are looked at when it is released and at every
 // synchronisation.
 #include "runtime/gpu/SimBackend.h"
+#include "runtime/config/Knobs.h"
+#include "runtime/gpu/Timer.h"
 #include "runtime/jit/Jit.h"
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <fmt/format.h>
@@ -45,10 +48,30 @@ struct SimKernel {
 
 Expected<sim::Options> optionsFromEnvironment() {
   sim::Options options;
-  if (const char *seed = std::getenv("QUERN_SIM_SEED")) options.seed = std::strtoull(seed, nullptr, 0);
-  const char *text = std::getenv("QUERN_SIM_OPTIONS");
-  return text ? parseSimOptions(text, options) : options;
+  if (auto seed = config::value(config::Knob::SimSeed)) options.seed = std::strtoull(seed->c_str(), nullptr, 0);
+  auto text = config::value(config::Knob::SimOptions);
+  return text ? parseSimOptions(*text, options) : options;
 }
+
+/// The host's clock: what the simulator takes says nothing about a GPU, but the way of a measurement is the
+/// same.
+class SimTimer final : public Timer {
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point from, to;
+
+public:
+  Status start(Stream) override { return from = Clock::now(), Status(); }
+  Status stop(Stream) override { return to = Clock::now(), Status(); }
+  Expected<double> microseconds() override {
+    return std::chrono::duration<double, std::micro>(to - from).count();
+  }
+  Status flush(Stream) override { return {}; } // caches are not modelled
+  uint64_t cacheBytes() const override { return 0; }
+  Status copy(void *destination, const void *source, uint64_t bytes, Stream) override {
+    return std::memcpy(destination, source, bytes), Status();
+  }
+  Clocks clocks() override { return {}; }
+};
 
 class SimBackend final : public Backend {
   const jit::SimLibrary &library;
@@ -75,8 +98,8 @@ public:
   std::string arch() const override { return "sim"; }
   int multiprocessors() const override {
     static const int count = [] {
-      const char *text = std::getenv("QUERN_SIM_SMS");
-      return text ? std::clamp(std::atoi(text), 1, 1024) : 4;
+      auto text = config::value(config::Knob::SimSms);
+      return text ? std::clamp(std::atoi(text->c_str()), 1, 1024) : 4;
     }();
     return count;
   }
@@ -141,7 +164,7 @@ public:
       kept = std::make_unique<SimKernel>(SimKernel{image.entry, image.simEntry, unsigned(image.registers)});
     return reinterpret_cast<LoadedKernel *>(kept.get());
   }
-  Expected<LoadedKernel *> loadDevice(const std::string &kernel) override {
+  Expected<LoadedKernel *> loadDevice(const std::string &kernel, Stream) override {
     std::lock_guard lock(mutex);
     auto &kept = kernels[kernel];
     if (!kept) {
@@ -151,6 +174,10 @@ public:
       kept = std::make_unique<SimKernel>(SimKernel{kernel, entry});
     }
     return reinterpret_cast<LoadedKernel *>(kept.get());
+  }
+
+  Expected<std::unique_ptr<Timer>> timer() override {
+    return std::unique_ptr<Timer>(std::make_unique<SimTimer>());
   }
 
   Status launch(LoadedKernel *loaded, const LaunchConfig &config, void **params,

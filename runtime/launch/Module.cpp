@@ -93,9 +93,10 @@ struct Module::Impl {
     return cpuImages.get(requestKey(request), [&] { return jit::compileThroughLibrary(request); });
   }
 
-  Expected<DeviceImage> image(gpu::Backend &backend, const jit::Request &request) {
+  Expected<DeviceImage> image(gpu::Backend &backend, gpu::Stream stream, const jit::Request &request) {
     std::string key = fmt::format("{} {}", fmt::ptr(&backend), requestKey(request));
     return deviceImages.get(key, [&]() -> Expected<DeviceImage> {
+      if (Status ok = backend.mayLoad(request.kernel, stream); !ok) return ok.takeError();
       auto image = jit::compileGpuThroughLibrary(request);
       if (!image) return image.takeError();
       auto loaded = backend.load(**image);
@@ -170,7 +171,7 @@ Expected<std::shared_ptr<const PreparedCall>> Module::prepare(gpu::Backend &back
   call.binding = std::move(*binding);
   jit::Request request = makeRequest(*impl->program, kernel, call.binding, args, backend.arch());
   if (!schedule.empty()) request.schedule = schedule;
-  auto found = impl->image(backend, request);
+  auto found = impl->image(backend, stream, request);
   if (!found) return found.takeError();
   auto plan = gpu::makePlan(backend, stream, *found->image, found->loaded, kernel, call.binding, args);
   if (!plan) return plan.takeError();

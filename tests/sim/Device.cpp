@@ -39,7 +39,7 @@ Expected<gpu::LoadedKernel *> Device::load(const jit::GpuImage &image) {
   return reinterpret_cast<gpu::LoadedKernel *>(&code);
 }
 
-Expected<gpu::LoadedKernel *> Device::loadDevice(const std::string &kernel) {
+Expected<gpu::LoadedKernel *> Device::loadDevice(const std::string &kernel, gpu::Stream) {
   auto found = sim::deviceKernel(kernel, sim::symbols());
   if (!found) return found.takeError();
   Code &code = kernels.emplace_back(Code{kernel, *found, false});

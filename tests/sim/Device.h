@@ -1,7 +1,7 @@
 // A device for tests that change a kernel: the simulator, with the code of the kernel under test exchanged,
 // and the whole report of its launch kept. Device pointers are host pointers.
 #pragma once
-#include "runtime/gpu/Backend.h"
+#include "runtime/gpu/Timer.h"
 #include "runtime/sim/Sim.h"
 #include <deque>
 #include <map>
@@ -38,10 +38,13 @@ public:
   Status encodeTensorMap(void *map128, const void *base, DType dtype, int64_t columns, int64_t rows,
                          int64_t rowStride, int64_t boxRows) override;
   Expected<gpu::LoadedKernel *> load(const jit::GpuImage &image) override;
-  Expected<gpu::LoadedKernel *> loadDevice(const std::string &kernel) override;
+  Expected<gpu::LoadedKernel *> loadDevice(const std::string &kernel, gpu::Stream) override;
   /// Problems of the kernel under test are in `report`; those of another kernel are an error.
   Status launch(gpu::LoadedKernel *kernel, const gpu::LaunchConfig &config, void **params,
                 const std::vector<gpu::Range> &ranges, gpu::Stream) override;
+  Expected<std::unique_ptr<gpu::Timer>> timer() override {
+    return Error::internal("nothing is measured on this device");
+  }
 };
 
 } // namespace quern::simtest

@@ -234,7 +234,7 @@ const DeviceSource *fileOfKernels() {
 
 TEST_F(LoadKernels, DeviceCode) {
   auto gpu = backend();
-  auto unknown = gpu->loadDevice("no_such_kernel");
+  auto unknown = gpu->loadDevice("no_such_kernel", stream);
   ASSERT_FALSE(unknown);
   EXPECT_EQ(unknown.error().message, "no file of kernels/ defines this kernel");
   if (auto found = findNvrtc(); !found) GTEST_SKIP() << "no NVRTC: " << found.error().str();
@@ -247,11 +247,11 @@ TEST_F(LoadKernels, DeviceCode) {
 
   for (auto &kernel : kernels) { // NVRTC's names
     EXPECT_EQ(deviceFileOf(kernel.name), file->name) << kernel.name;
-    auto loaded = gpu->loadDevice(kernel.name);
+    auto loaded = gpu->loadDevice(kernel.name, stream);
     ASSERT_TRUE(loaded) << loaded.error().str();
     EXPECT_EQ(fake.liveModules, 1) << "a file is loaded once";
     takeCalls();
-    auto again = gpu->loadDevice(kernel.name);
+    auto again = gpu->loadDevice(kernel.name, stream);
     ASSERT_TRUE(again);
     EXPECT_EQ(*again, *loaded);
     EXPECT_THAT(takeCalls(), IsEmpty());
@@ -259,7 +259,7 @@ TEST_F(LoadKernels, DeviceCode) {
     EXPECT_EQ(fake.launches.back().function->name, kernel.name);
   }
   auto other = backend();
-  ASSERT_TRUE(other->loadDevice(kernels[0].name));
+  ASSERT_TRUE(other->loadDevice(kernels[0].name, stream));
   EXPECT_EQ(*compiledDeviceFile(file->name, "sm_90a", 13000), *compiled) << "compiled once per process";
 }
 

@@ -49,7 +49,7 @@ TEST(GpuBackend, EqualConstantsShareOneCopy) {
   for (size_t i = 0; i < addresses.size(); ++i)
     threads.emplace_back([&, i] {
       uint64_t bytes[3] = {0x1234567890abcdef, 42, i % 2};
-      auto constant = gpu::deviceConstant(*backend(), nullptr, std::as_bytes(std::span(bytes)));
+      auto constant = gpu::deviceConstant(*backend(), nullptr, std::as_bytes(std::span(bytes)), "none");
       if (constant) addresses[i] = *constant;
     });
   for (auto &t : threads) t.join();
@@ -64,7 +64,7 @@ TEST(GpuBackend, EqualConstantsShareOneCopy) {
 
 TEST(GpuBackend, UnknownDeviceCode) {
   QUERN_NEEDS_DEVICE();
-  auto loaded = backend()->loadDevice("no_such_kernel");
+  auto loaded = backend()->loadDevice("no_such_kernel", nullptr);
   ASSERT_FALSE(loaded);
   EXPECT_NE(loaded.error().str().find("no_such_kernel"), std::string::npos) << loaded.error().str();
 }

@@ -3,6 +3,7 @@
 #include "fake_cuda.h"
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -23,8 +24,13 @@ auto &allPools = *new std::deque<FakePool>;
 
 class Fake final : public FakeCuda {
   std::multimap<size_t, DevicePointer> spare; // freed while not recording, by size
+  std::FILE *log = nullptr;
 
 public:
+  Fake() {
+    if (const char *path = std::getenv("QUERN_FAKE_CUDA_LOG")) log = std::fopen(path, "a");
+    reset();
+  }
   void reset() override {
     std::lock_guard lock(mutex);
     for (auto &[pointer, bytes] : live) std::free(reinterpret_cast<void *>(pointer));
@@ -38,6 +44,9 @@ public:
     ptxLog.clear(), loadMs = 0;
     failAt = 0, failForever = false, failWith = errorOutOfMemory;
     recording = true, numCalls = 0;
+    allowed.clear(), forbidden.clear(), stickyError = success, streamDevices.clear();
+    if (const char *text = std::getenv("QUERN_FAKE_CUDA_VERSION")) version = std::atoi(text);
+    if (const char *text = std::getenv("QUERN_FAKE_CUDA_DEVICES")) devices = std::atoi(text);
     calls.clear(), launches.clear(), tensorMaps.clear(), live.clear(), livePools.clear(), captures.clear();
     liveModules = 0, misuse = false;
     std::ranges::fill(retained, 0);
@@ -46,11 +55,22 @@ public:
   }
   Context contextOf(int device) override { return &contexts[device]; }
   std::vector<Context> &contextStack() override { return stack; }
+  CaptureMode captureMode() override { return mode; }
+  Result endCapture(Stream stream) override {
+    std::lock_guard lock(mutex);
+    auto found = captures.find(stream);
+    if (found == captures.end()) return errorInvalidValue;
+    auto status = found->second;
+    captures.erase(found);
+    return status == CaptureStatus::Active ? success : errorStreamCaptureInvalidated;
+  }
 
   Result enter(const char *symbol) {
     ++numCalls;
     if (!recording) return success;
+    if (log) std::fprintf(log, "%s\n", symbol), std::fflush(log);
     calls.push_back(symbol);
+    if (!allowed.empty() && !allowed.contains(symbol)) return forbidden.push_back(symbol), errorNotSupported;
     int number = static_cast<int>(calls.size());
     return failAt && (number == failAt || (failForever && number > failAt)) ? failWith : success;
   }
@@ -64,6 +84,10 @@ public:
     return true;
   }
   bool capturing(Stream stream) const { return captures.contains(stream); }
+  bool ofOtherDevice(Stream stream) const {
+    auto found = streamDevices.find(stream);
+    return found != streamDevices.end() && found->second != currentDevice();
+  }
   Result take(DevicePointer *pointer, size_t bytes) {
     if (bytes == 0) return errorInvalidValue;
     uint64_t used = 0;
@@ -107,6 +131,9 @@ Fake &fake() {
   if (Result failure = fake().enter(#symbol)) return failure
 #define QUERN_NEEDS_CONTEXT                                                                                  \
   if (stack.empty()) return errorInvalidContext
+#define QUERN_ON_STREAM(stream)                                                                              \
+  if (fake().ofOtherDevice(stream)) return errorInvalidHandle;                                               \
+  if (fake().stickyError) return fake().stickyError
 #define QUERN_UNSAFE_IN_CAPTURE                                                                              \
   if (fake().breaksCapture()) return errorStreamCaptureUnsupported
 
@@ -210,6 +237,7 @@ Result cuDeviceGetAttribute(int *value, DeviceAttribute attribute, Device) {
   QUERN_CALL(cuDeviceGetAttribute);
   switch (attribute) {
   case DeviceAttribute::MultiprocessorCount: return *value = 132, success;
+  case DeviceAttribute::L2CacheSize: return *value = 1 << 20, success;
   case DeviceAttribute::ComputeCapabilityMajor: return *value = fake().major, success;
   case DeviceAttribute::ComputeCapabilityMinor: return *value = fake().minor, success;
   case DeviceAttribute::MaxSharedMemoryPerBlockOptin: return *value = fake().smemPerBlock, success;
@@ -277,13 +305,15 @@ Result cuModuleGetFunction(Function *function, Module module, const char *name) 
   if (in->bytes.find(symbol) == std::string::npos) return errorNotFound;
   return *function = &functions.emplace_back(FakeFunction{in, name}), success;
 }
-Result cuFuncLoad(Function) {
+Result cuFuncLoad(Function handle) {
   QUERN_CALL(cuFuncLoad);
   QUERN_UNSAFE_IN_CAPTURE;
-  return success;
+  return static_cast<FakeFunction *>(handle)->loaded = true, success;
 }
-Result cuFuncGetAttribute(int *value, FunctionAttribute attribute, Function) {
+Result cuFuncGetAttribute(int *value, FunctionAttribute attribute, Function handle) {
   QUERN_CALL(cuFuncGetAttribute);
+  QUERN_UNSAFE_IN_CAPTURE;
+  static_cast<FakeFunction *>(handle)->loaded = true;
   return *value = attribute == FunctionAttribute::SharedSizeBytes ? fake().staticSmem : 0, success;
 }
 Result cuFuncSetAttribute(Function handle, FunctionAttribute attribute, int value) {
@@ -304,6 +334,11 @@ Result cuLaunchKernelEx(const LaunchConfig *config, Function handle, void **para
   if (std::ranges::none_of(functions, [&](auto &known) { return &known == function; }))
     return fake().misuse = true, errorInvalidHandle;
   if (function->module->device != fake().currentDevice()) return errorInvalidHandle;
+  QUERN_ON_STREAM(config->stream);
+  if (!function->loaded) { // lazy loading
+    QUERN_UNSAFE_IN_CAPTURE;
+    function->loaded = true;
+  }
   FakeLaunch launch{function, *config, 1, false, parameters};
   for (unsigned i = 0; i < config->numAttributes; ++i) {
     auto &attribute = config->attributes[i];
@@ -336,9 +371,10 @@ Result cuMemFree_v2(DevicePointer pointer) {
   QUERN_UNSAFE_IN_CAPTURE;
   return fake().give(pointer);
 }
-Result cuMemAllocFromPoolAsync(DevicePointer *pointer, size_t bytes, MemoryPool pool, Stream) {
+Result cuMemAllocFromPoolAsync(DevicePointer *pointer, size_t bytes, MemoryPool pool, Stream stream) {
   QUERN_CALL(cuMemAllocFromPoolAsync);
   QUERN_NEEDS_CONTEXT;
+  if (fake().ofOtherDevice(stream)) return errorInvalidHandle;
   if (std::ranges::find(fake().livePools, static_cast<FakePool *>(pool)) == fake().livePools.end())
     return fake().misuse = true, errorInvalidValue;
   return fake().take(pointer, bytes);
@@ -370,6 +406,7 @@ Result cuMemPoolSetAttribute(MemoryPool pool, MemoryPoolAttribute attribute, voi
 Result cuMemcpyHtoDAsync_v2(DevicePointer to, const void *from, size_t bytes, Stream stream) {
   QUERN_CALL(cuMemcpyHtoDAsync);
   QUERN_NEEDS_CONTEXT;
+  QUERN_ON_STREAM(stream);
   if (fake().capturing(stream)) QUERN_UNSAFE_IN_CAPTURE;
   if (!fake().owns(to, bytes)) return errorInvalidValue;
   return std::memcpy(reinterpret_cast<void *>(to), from, bytes), success;
@@ -377,13 +414,58 @@ Result cuMemcpyHtoDAsync_v2(DevicePointer to, const void *from, size_t bytes, St
 Result cuMemcpyDtoHAsync_v2(void *to, DevicePointer from, size_t bytes, Stream stream) {
   QUERN_CALL(cuMemcpyDtoHAsync);
   QUERN_NEEDS_CONTEXT;
+  QUERN_ON_STREAM(stream);
   if (fake().capturing(stream)) QUERN_UNSAFE_IN_CAPTURE;
   if (!fake().owns(from, bytes)) return errorInvalidValue;
   return std::memcpy(to, reinterpret_cast<const void *>(from), bytes), success;
 }
+Result cuMemcpyDtoDAsync_v2(DevicePointer to, DevicePointer from, size_t bytes, Stream stream) {
+  QUERN_CALL(cuMemcpyDtoDAsync);
+  QUERN_NEEDS_CONTEXT;
+  if (!fake().owns(to, bytes) || !fake().owns(from, bytes)) return errorInvalidValue;
+  return std::memcpy(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from), bytes), success;
+}
+Result cuMemsetD32Async(DevicePointer to, unsigned value, size_t words, Stream stream) {
+  QUERN_CALL(cuMemsetD32Async);
+  QUERN_NEEDS_CONTEXT;
+  if (!fake().owns(to, words * 4)) return errorInvalidValue;
+  return std::fill_n(reinterpret_cast<unsigned *>(to), words, value), success;
+}
+// An event is the host's time when it was recorded: a launch takes no time here.
+Result cuEventCreate(Event *event, unsigned flags) {
+  QUERN_CALL(cuEventCreate);
+  QUERN_NEEDS_CONTEXT;
+  if (flags) return errorInvalidValue; // with timing
+  return *event = new std::chrono::steady_clock::time_point, success;
+}
+Result cuEventDestroy_v2(Event event) {
+  QUERN_CALL(cuEventDestroy);
+  return delete static_cast<std::chrono::steady_clock::time_point *>(event), success;
+}
+Result cuEventRecord(Event event, Stream stream) {
+  QUERN_CALL(cuEventRecord);
+  QUERN_NEEDS_CONTEXT;
+  return *static_cast<std::chrono::steady_clock::time_point *>(event) = std::chrono::steady_clock::now(),
+                                                            success;
+}
+Result cuEventSynchronize(Event event) {
+  QUERN_CALL(cuEventSynchronize);
+  return success;
+}
+Result cuEventElapsedTime(float *milliseconds, Event from, Event to) {
+  QUERN_CALL(cuEventElapsedTime);
+  auto at = [](Event event) { return *static_cast<std::chrono::steady_clock::time_point *>(event); };
+  return *milliseconds = std::chrono::duration<float, std::milli>(at(to) - at(from)).count(), success;
+}
+Result cuDeviceGetPCIBusId(char *text, int length, Device device) {
+  QUERN_CALL(cuDeviceGetPCIBusId);
+  if (device < 0 || device >= fake().devices || length < 13) return errorInvalidValue;
+  return std::memcpy(text, "0000:00:00.0", 13), success;
+}
 Result cuStreamSynchronize(Stream stream) {
   QUERN_CALL(cuStreamSynchronize);
   QUERN_NEEDS_CONTEXT;
+  QUERN_ON_STREAM(stream);
   if (fake().capturing(stream))
     return fake().captures[stream] = CaptureStatus::Invalidated, errorStreamCaptureUnsupported;
   return success;

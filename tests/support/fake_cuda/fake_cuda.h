@@ -1,11 +1,14 @@
 // A CUDA driver without a device, for tests: a shared library with libcuda's entry points that keeps
 // contexts, modules, memory (host memory) and captures as the CUDA documentation describes them, writes down
 // every call, runs no kernel, and fails when it is told to. Opened through QUERN_CUDA_LIBRARY; `fakeCuda()`
-// is its control.
+// is its control. In a process that has no control, variables say what the machine is like:
+// QUERN_FAKE_CUDA_VERSION (12040), QUERN_FAKE_CUDA_DEVICES, and QUERN_FAKE_CUDA_LOG, a file that every call's
+// name is appended to.
 #pragma once
 #include "runtime/driver/CudaApi.h"
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -24,6 +27,7 @@ struct FakeFunction {
   std::string name;
   int dynamicSmem = 0;
   bool nonPortableCluster = false;
+  bool loaded = false; // its code is on the device; lazily: by cuFuncLoad, an attribute, or the first launch
 };
 
 struct FakeLaunch {
@@ -72,6 +76,13 @@ struct FakeCuda {
   /// False: calls and launches are counted, not written down (for benchmarks).
   bool recording = true;
 
+  /// Not empty: a call that is not named here fails with errorNotSupported, and is written down.
+  std::set<std::string, std::less<>> allowed;
+  std::vector<std::string> forbidden;
+
+  /// What kernels that run did: from now on every launch, copy and wait gives this code.
+  cuda::Result stickyError = cuda::success;
+
   // What happened.
   uint64_t numCalls = 0; // since reset()
   std::vector<std::string> calls;
@@ -80,6 +91,7 @@ struct FakeCuda {
   std::map<cuda::DevicePointer, size_t> live; // memory
   std::vector<FakePool *> livePools;
   std::map<cuda::Stream, cuda::CaptureStatus> captures; // of streams in a capture of global mode
+  std::map<cuda::Stream, int> streamDevices;            // a stream that is not here belongs to every device
   int liveModules = 0, retained[4] = {};
   bool misuse = false; // a pointer freed twice, a pop without a push, a launch without a function, ...
 
@@ -88,6 +100,9 @@ struct FakeCuda {
   /// The context that cuCtxGetCurrent gives for a device; contexts of this thread, innermost last.
   virtual cuda::Context contextOf(int device) = 0;
   virtual std::vector<cuda::Context> &contextStack() = 0;
+  virtual cuda::CaptureMode captureMode() = 0; // of this thread
+  /// Ends a capture as cuStreamEndCapture does: the code that it gives.
+  virtual cuda::Result endCapture(cuda::Stream stream) = 0;
   bool captureSurvives() const {
     for (auto &[stream, status] : captures)
       if (status != cuda::CaptureStatus::Active) return false;
