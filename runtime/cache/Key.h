@@ -1,5 +1,5 @@
-// What an entry of the cache is found by: named fields whose text is hashed, stored in the entry, and compared
-// at every hit.
+// What an entry of the cache is found by: named fields whose text is hashed, stored in the entry, and
+// compared at every hit.
 #pragma once
 #include <string>
 #include <string_view>

@@ -1,6 +1,6 @@
 // The cache on disk as its users see it: immutable entries, found by key, made once. Whatever happens to the
-// folder, an answer is right or missing, never wrong, and nothing here fails a caller: the worst is a miss and
-// one warning (README.md).
+// folder, an answer is right or missing, never wrong, and nothing here fails a caller: the worst is a miss
+// and one warning (README.md).
 #pragma once
 #include "compiler/support/Error.h"
 #include "runtime/cache/Key.h"
@@ -40,14 +40,14 @@ public:
 
   /// Empty: no folder.
   virtual std::string folder() const = 0;
-  /// The entry of exactly this key, digest and key text checked; anything else (absent, damaged, unreadable) is
-  /// a miss. No lock is taken.
+  /// The entry of exactly this key, digest and key text checked; anything else (absent, damaged, unreadable)
+  /// is a miss. No lock is taken.
   virtual std::optional<Content> find(const Key &key) = 0;
   /// Publishes an entry; the first one wins. Best effort: says whether an entry of this key is there now.
   virtual bool publish(const Key &key, const Content &content) = 0;
   /// `find`, or else `make` and `publish`. One process of this machine makes a key while others wait for it,
-  /// for a bounded time; then they make it too. What `make` gave is returned as it is, never read back. Not for
-  /// measurements, which must wait for nobody. `*made` says whether `make` ran.
+  /// for a bounded time; then they make it too. What `make` gave is returned as it is, never read back. Not
+  /// for measurements, which must wait for nobody. `*made` says whether `make` ran.
   virtual Expected<Content> findOrMake(const Key &key, const std::function<Expected<Content>()> &make,
                                        bool *made = nullptr) = 0;
   /// Removes the entry of a key that turned out to be unusable (a driver refuses its image).
