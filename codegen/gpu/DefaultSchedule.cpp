@@ -20,14 +20,7 @@ Schedule defaultSchedule(const cpu::Problem &problem, int64_t rowsPerExpert) {
 
 void fitRegisters(Schedule &s, const cpu::Problem &problem) {
   auto kernel = readTileKernel(problem, s);
-  // A producer whose 128 threads all work needs more registers than one thread that issues copies; a fused
-  // gather holds the tokens of 16 rows besides.
-  int64_t producer = 40;
-  if (kernel && Plan(s, kernel->facts).wideProducer()) producer = s.gather == Gather::Fused ? 72 : 56;
-  int64_t pool = 65536 / s.ctas / s.threads() / 8 * 8 * (s.consumers() + 1);
-  if (s.ctas > 1) producer = std::min<int64_t>(producer, producer > 40 ? 64 : 32);
-  s.producerRegs = producer;
-  s.regs = std::min<int64_t>(240, (pool - producer) / s.consumers() / 8 * 8);
+  s.fitRegisters(kernel && Plan(s, kernel->facts).wideProducer());
 }
 
 } // namespace quern::gpu

@@ -123,6 +123,15 @@ Status Schedule::validate() const {
   return checkSmem(experts, 1);
 }
 
+void Schedule::fitRegisters(bool wideProducer) {
+  // A fused gather holds the tokens of 16 rows besides.
+  int64_t producer = !wideProducer ? 40 : gather == Gather::Fused ? 72 : 56;
+  int64_t pool = registerFile / ctas / threads() / 8 * 8 * (consumers() + 1);
+  if (ctas > 1) producer = std::min<int64_t>(producer, producer > 40 ? 64 : 32);
+  producerRegs = producer;
+  regs = std::min<int64_t>(240, (pool - producer) / consumers() / 8 * 8);
+}
+
 int64_t Schedule::launchRegs() const { return std::min(regs, registerFile / ctas / threads() / 8 * 8); }
 
 int64_t Schedule::smemBytes(int64_t experts, int64_t scalesPerStep) const {

@@ -44,6 +44,10 @@ struct Schedule {
   static Expected<Schedule> read(std::string_view text, const Schedule &base);
   /// Illegal combinations are user errors with a reason (register file, shared memory, cluster and gather).
   Status validate() const;
+  /// The register budgets that go with the other fields: as many for the consumers as the register file has.
+  /// `wideProducer`: all its 128 threads work (Plan::wideProducer), which needs more than one that issues
+  /// copies.
+  void fitRegisters(bool wideProducer);
   /// Registers of a thread at launch: what the block size and the resident CTAs allow, but no more than a
   /// consumer asks for (ptxas takes that much of a kernel with setmaxnreg). Never more than `regs`, nor less
   /// than `producerRegs` in a legal schedule.
