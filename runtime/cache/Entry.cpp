@@ -62,8 +62,17 @@ const std::string *Content::find(std::string_view name) const {
   return nullptr;
 }
 
-std::string encodeEntry(const Key &key, const Content &content) {
-  std::string text = key.text();
+std::string entryName(std::string_view keyText) {
+  return hex(digest(keyText)) + (keyText.starts_with("tuning\n") ? ".json" : ".entry");
+}
+
+bool isEntryName(std::string_view name) {
+  return name.find_first_not_of("0123456789abcdef") == 32 &&
+         (name.substr(32) == ".entry" || name.substr(32) == ".json");
+}
+
+std::string encodeEntry(std::string_view text, const Content &content) {
+  if (entryName(text).ends_with(".json")) return encodeEntryText(text, content);
   uint64_t total = headerBytes + text.size() + sizeof(Digest);
   for (const Section &section : content.sections) total += 12 + section.name.size() + section.bytes.size();
   if (total > maxEntryBytes) return {};
@@ -90,6 +99,7 @@ std::optional<Decoded> decodeEntry(std::string_view bytes, std::string *why) {
     if (why) *why = reason;
     return std::nullopt;
   };
+  if (bytes.starts_with('{')) return decodeEntryText(bytes, why);
   if (bytes.size() < headerBytes + sizeof(Digest)) return bad("too short for an entry");
   std::string_view body = bytes.substr(0, bytes.size() - sizeof(Digest));
   if (!body.starts_with(magic)) return bad("not an entry of Quern's cache");

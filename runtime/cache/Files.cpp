@@ -12,15 +12,15 @@ namespace {
 
 std::string generationName() { return fmt::format("v{}", schemaVersion); }
 
-/// The folder of a hash; nothing if it is absent or others could write it.
-sys::File openShard(const Folder &folder, const std::string &hash, bool create) {
+/// The folder of an entry; nothing if it is absent or others could write it.
+sys::File openShard(const Folder &folder, const std::string &name, bool create) {
   sys::File at;
   int parent = folder.file.get();
-  for (const std::string &name : {generationName(), hash.substr(0, 2)}) {
-    sys::File next = sys::openAt(parent, name.c_str(), O_RDONLY | O_DIRECTORY);
+  for (const std::string &part : {generationName(), name.substr(0, 2)}) {
+    sys::File next = sys::openAt(parent, part.c_str(), O_RDONLY | O_DIRECTORY);
     if (!next && errno == ENOENT && create) {
-      if (sys::makeDir(parent, name.c_str()) != 0 && errno != EEXIST) return {};
-      next = sys::openAt(parent, name.c_str(), O_RDONLY | O_DIRECTORY);
+      if (sys::makeDir(parent, part.c_str()) != 0 && errno != EEXIST) return {};
+      next = sys::openAt(parent, part.c_str(), O_RDONLY | O_DIRECTORY);
     }
     struct stat status;
     if (!next || sys::stat(next.get(), status) != 0) return {};
@@ -30,8 +30,6 @@ sys::File openShard(const Folder &folder, const std::string &hash, bool create) 
   }
   return at;
 }
-
-std::string fileName(const std::string &hash) { return hash + ".entry"; }
 
 /// Unique on this machine while it runs; the sweep needs only the prefix.
 std::string temporaryName() {
@@ -62,16 +60,16 @@ int publishByName(const Folder &folder, const sys::File &shard, const char *name
 
 } // namespace
 
-std::string entryPath(const std::string &hash) {
-  return fmt::format("{}/{}/{}", generationName(), hash.substr(0, 2), fileName(hash));
+std::string entryPath(const std::string &name) {
+  return fmt::format("{}/{}/{}", generationName(), name.substr(0, 2), name);
 }
 
-ReadEntry readEntryFile(const Folder &folder, const std::string &hash, const std::string *keyText, bool use) {
+ReadEntry readEntryFile(const Folder &folder, const std::string &name, const std::string *keyText, bool use) {
   ReadEntry entry;
-  sys::File shard = openShard(folder, hash, false);
+  sys::File shard = openShard(folder, name, false);
   if (!shard) return entry;
   // Not O_NONBLOCK alone: a planted pipe must not hold us up before fstat tells what it is.
-  sys::File file = sys::openAt(shard.get(), fileName(hash).c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY);
+  sys::File file = sys::openAt(shard.get(), name.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY);
   struct stat status;
   if (!file || sys::stat(file.get(), status) != 0) return entry;
   entry.device = status.st_dev;
@@ -93,7 +91,8 @@ ReadEntry readEntryFile(const Folder &folder, const std::string &hash, const std
     entry.result = ReadResult::Damaged;
     return entry;
   }
-  entry.result = !keyText || decoded->keyText == *keyText ? ReadResult::Found : ReadResult::OtherKey;
+  bool expected = keyText ? decoded->keyText == *keyText : entryName(decoded->keyText) == name;
+  entry.result = expected ? ReadResult::Found : ReadResult::OtherKey;
   entry.decoded = std::move(*decoded);
   if (use && folder.writable) {
     time_t now = ::time(nullptr);
@@ -102,18 +101,17 @@ ReadEntry readEntryFile(const Folder &folder, const std::string &hash, const std
   return entry;
 }
 
-bool removeEntryFile(const Folder &folder, const std::string &hash, const ReadEntry &which) {
-  sys::File shard = openShard(folder, hash, false);
+bool removeEntryFile(const Folder &folder, const std::string &name, const ReadEntry &which) {
+  sys::File shard = openShard(folder, name, false);
   struct stat status;
-  if (!shard || sys::statAt(shard.get(), fileName(hash).c_str(), status) != 0) return false;
+  if (!shard || sys::statAt(shard.get(), name.c_str(), status) != 0) return false;
   if (status.st_dev != which.device || status.st_ino != which.inode) return false;
-  return sys::unlinkAt(shard.get(), fileName(hash).c_str()) == 0;
+  return sys::unlinkAt(shard.get(), name.c_str()) == 0;
 }
 
-int publishEntryFile(const Folder &folder, const std::string &hash, std::string_view bytes) {
-  sys::File shard = openShard(folder, hash, true);
+int publishEntryFile(const Folder &folder, const std::string &name, std::string_view bytes) {
+  sys::File shard = openShard(folder, name, true);
   if (!shard) return errno;
-  std::string name = fileName(hash);
   sys::File file = sys::openAt(shard.get(), ".", O_WRONLY | O_TMPFILE, 0600);
   if (!file) {
     if (errno == ENOSPC || errno == EDQUOT) return errno;

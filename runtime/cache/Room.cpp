@@ -11,8 +11,6 @@
 namespace quern::cache {
 namespace {
 
-bool isHex(std::string_view text) { return text.find_first_not_of("0123456789abcdef") == text.npos; }
-
 /// "v1", "v2", ...
 bool isGeneration(std::string_view name) {
   return name.size() > 1 && name[0] == 'v' && name.find_first_not_of("0123456789", 1) == name.npos;
@@ -44,9 +42,7 @@ void listShard(int generation, const std::string &path, const char *shard, std::
     file.modified = status.st_mtime;
     std::string_view text = name;
     file.temporary = text.starts_with(".tmp-");
-    if (size_t dot = text.find('.'); path == own && dot == 32 && isHex(text.substr(0, 32)) &&
-                                     text.substr(0, 2) == shard && text.substr(dot) == ".entry")
-      file.hash = text.substr(0, 32);
+    if (path == own && isEntryName(text) && text.substr(0, 2) == shard) file.name = text;
     files.push_back(std::move(file));
   });
 }

@@ -11,7 +11,7 @@ namespace quern::cache {
 /// A file of a cache folder, as a listing sees it.
 struct CacheFile {
   std::string path;     // below the folder
-  std::string hash;     // of an entry of this schema; empty for all else (temporary files, other generations)
+  std::string name;     // of an entry of this schema; empty for all else (temporary files, other generations)
   uint64_t bytes = 0;   // what it takes on the disk, for the limit
   uint64_t size = 0;    // its length
   int64_t modified = 0; // seconds since 1970: a hint only

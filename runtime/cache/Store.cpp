@@ -55,14 +55,14 @@ DiskStore::Flights &DiskStore::currentFlights() {
 
 std::string DiskStore::folder() const { return options.folder ? options.folder->path : ""; }
 
-std::optional<Content> DiskStore::look(const std::string &hash, const std::string &text) {
+std::optional<Content> DiskStore::look(const std::string &name, const std::string &text) {
   if (!options.folder) return std::nullopt;
-  ReadEntry entry = readEntryFile(*options.folder, hash, &text, true);
+  ReadEntry entry = readEntryFile(*options.folder, name, &text, true);
   if (entry.result == ReadResult::Found) return std::move(entry.decoded.content);
-  std::string path = fmt::format("{}/{}", options.folder->path, entryPath(hash));
+  std::string path = fmt::format("{}/{}", options.folder->path, entryPath(name));
   if (entry.result == ReadResult::Damaged) {
     ++counters.damaged;
-    if (options.folder->writable) removeEntryFile(*options.folder, hash, entry);
+    if (options.folder->writable) removeEntryFile(*options.folder, name, entry);
     notice("cache", fmt::format("the cache entry {} is damaged ({}): it is made anew", path, entry.why));
   } else if (entry.result == ReadResult::Untrusted) {
     notice("cache", fmt::format("the cache entry {} is not used: others could have written it", path));
@@ -71,26 +71,27 @@ std::optional<Content> DiskStore::look(const std::string &hash, const std::strin
 }
 
 std::optional<Content> DiskStore::find(const Key &key) {
-  std::optional<Content> found = look(key.hash(), key.text());
+  std::string text = key.text();
+  std::optional<Content> found = look(entryName(text), text);
   ++(found ? counters.diskHits : counters.misses);
   return found;
 }
 
 bool DiskStore::publish(const Key &key, const Content &content) {
-  std::string hash = key.hash(), text = key.text();
+  std::string text = key.text(), name = entryName(text);
   if (!options.folder) return false;
-  if (!options.folder->writable) return look(hash, text).has_value();
-  std::string bytes = encodeEntry(key, content);
-  return !bytes.empty() && publishText(hash, text, bytes);
+  if (!options.folder->writable) return look(name, text).has_value();
+  std::string bytes = encodeEntry(text, content);
+  return !bytes.empty() && publishText(name, text, bytes);
 }
 
-bool DiskStore::publishText(const std::string &hash, const std::string &text, const std::string &bytes) {
+bool DiskStore::publishText(const std::string &name, const std::string &text, const std::string &bytes) {
   const Folder &folder = *options.folder;
   Lock turn;
   if (!room.makeFor(folder, options.locks, options.limitBytes, bytes.size(), turn)) return false;
   int error = 0;
   for (int attempt = 0; attempt < 2; ++attempt) {
-    error = publishEntryFile(folder, hash, bytes);
+    error = publishEntryFile(folder, name, bytes);
     if (error == 0) {
       ++counters.published;
       room.published(bytes.size());
@@ -98,7 +99,7 @@ bool DiskStore::publishText(const std::string &hash, const std::string &text, co
     }
     if (error == EEXIST) {
       // The first one wins; a damaged one does not. look() removes it.
-      if (look(hash, text)) return true;
+      if (look(name, text)) return true;
     } else if ((error != ENOSPC && error != EDQUOT) || !room.freeUp(folder, bytes.size())) {
       break;
     }
@@ -111,21 +112,21 @@ bool DiskStore::publishText(const std::string &hash, const std::string &text, co
   return false;
 }
 
-Lock DiskStore::waitForOthers(const std::string &hash, const std::string &text, const Key &key,
+Lock DiskStore::waitForOthers(const std::string &name, const std::string &text, const Key &key,
                               std::optional<Content> &theirs) {
   Lock lock;
   const LockFolder *locks = options.locks;
   struct stat status;
   if (!locks || !options.folder || !options.folder->writable ||
       sys::stat(options.folder->file.get(), status) != 0) {
-    theirs = look(hash, text);
+    theirs = look(name, text);
     return lock;
   }
   // A lock per key and folder. 60 bits of the hash.
   uint64_t number =
-      std::stoull(hash.substr(0, 15), nullptr, 16) ^ status.st_ino ^ (uint64_t(status.st_dev) << 32);
+      std::stoull(name.substr(0, 15), nullptr, 16) ^ status.st_ino ^ (uint64_t(status.st_dev) << 32);
   using Outcome = LockFolder::Outcome;
-  auto arrived = [&] { return (theirs = look(hash, text)).has_value(); };
+  auto arrived = [&] { return (theirs = look(name, text)).has_value(); };
   Outcome outcome = locks->tryLock("making", number, lock);
   if (outcome == Outcome::Busy) {
     ++counters.waited;
@@ -140,11 +141,11 @@ Lock DiskStore::waitForOthers(const std::string &hash, const std::string &text, 
   return lock;
 }
 
-Expected<Content> DiskStore::makeAlone(const Key &key, const std::string &hash, const std::string &text,
+Expected<Content> DiskStore::makeAlone(const Key &key, const std::string &name, const std::string &text,
                                        const std::function<Expected<Content>()> &make, Flight *flight,
                                        bool *made) {
   std::optional<Content> theirs;
-  Lock lock = waitForOthers(hash, text, key, theirs);
+  Lock lock = waitForOthers(name, text, key, theirs);
   if (theirs) {
     ++counters.diskHits;
     if (flight) flight->land(*theirs);
@@ -162,8 +163,8 @@ Expected<Content> DiskStore::makeAlone(const Key &key, const std::string &hash, 
 Expected<Content> DiskStore::findOrMake(const Key &key, const std::function<Expected<Content>()> &make,
                                         bool *made) {
   if (made) *made = false;
-  std::string hash = key.hash(), text = key.text();
-  if (std::optional<Content> found = look(hash, text)) {
+  std::string text = key.text(), name = entryName(text);
+  if (std::optional<Content> found = look(name, text)) {
     ++counters.diskHits;
     return std::move(*found);
   }
@@ -179,7 +180,7 @@ Expected<Content> DiskStore::findOrMake(const Key &key, const std::function<Expe
   }
   if (!mine && flight->maker != std::this_thread::get_id()) return flight->wait();
   // A maker that asks for its own key gets what it makes then.
-  if (!mine) return makeAlone(key, hash, text, make, nullptr, made);
+  if (!mine) return makeAlone(key, name, text, make, nullptr, made);
   // Also when `make` throws: those who wait get an error instead of waiting for ever.
   struct Landing {
     Flights &current;
@@ -196,15 +197,15 @@ Expected<Content> DiskStore::findOrMake(const Key &key, const std::function<Expe
       current.byText.erase(text);
     }
   } landing{current, text, *flight};
-  return makeAlone(key, hash, text, make, flight.get(), made);
+  return makeAlone(key, name, text, make, flight.get(), made);
 }
 
 void DiskStore::discard(const Key &key) {
   if (!options.folder || !options.folder->writable) return;
-  std::string text = key.text(), hash = key.hash();
-  ReadEntry entry = readEntryFile(*options.folder, hash, &text, false);
+  std::string text = key.text(), name = entryName(text);
+  ReadEntry entry = readEntryFile(*options.folder, name, &text, false);
   if (entry.result == ReadResult::Found || entry.result == ReadResult::Damaged)
-    removeEntryFile(*options.folder, hash, entry);
+    removeEntryFile(*options.folder, name, entry);
 }
 
 CacheStats DiskStore::stats() const {

@@ -33,11 +33,11 @@ class DiskStore final : public Store {
   Room room;
 
   Flights &currentFlights();
-  std::optional<Content> look(const std::string &hash, const std::string &text);
-  bool publishText(const std::string &hash, const std::string &text, const std::string &bytes);
-  Expected<Content> makeAlone(const Key &key, const std::string &hash, const std::string &text,
+  std::optional<Content> look(const std::string &name, const std::string &text);
+  bool publishText(const std::string &name, const std::string &text, const std::string &bytes);
+  Expected<Content> makeAlone(const Key &key, const std::string &name, const std::string &text,
                               const std::function<Expected<Content>()> &make, Flight *flight, bool *made);
-  Lock waitForOthers(const std::string &hash, const std::string &text, const Key &key,
+  Lock waitForOthers(const std::string &name, const std::string &text, const Key &key,
                      std::optional<Content> &theirs);
 
 public:
