@@ -56,6 +56,7 @@ struct Candidate {
   std::string reason;     // of the verdict, in words, with the figures it rests on; never empty
   double predictedUs = 0; // by the cost model, a call with uniform routing; 0: no prediction
   std::string limiter;    // what bounds it, by the model: "hbm", "tensor", "decode", ...
+  bool operator==(const Candidate &) const = default;
 };
 
 /// Microseconds of one schedule under one routing.
@@ -65,6 +66,7 @@ struct Timing {
   int dropped = 0;               // rounds left out: clocks fell, or the device throttled
   double medianUs = 0;
   double lowUs = 0, highUs = 0; // interval of the median, 99 %, from order statistics
+  bool operator==(const Timing &) const = default;
 };
 /// Fills median and interval from the samples.
 void summarize(Timing &timing);
@@ -85,6 +87,7 @@ struct Failure {
   std::string message;
   std::string repro;     // a command that shows it
   std::string assembler; // ptxas and its version, where a cubin was made
+  bool operator==(const Failure &) const = default;
 };
 
 struct Measurement {
@@ -96,6 +99,7 @@ struct Measurement {
   std::string stopped; // why it was not measured to the end: "slower than ...", "out of time"; empty: it was
   /// Median of the worse routing; infinite without samples.
   double worstUs() const;
+  bool operator==(const Measurement &) const = default;
 };
 
 /// Bounds and seeds. The defaults are the protocol's.
@@ -124,6 +128,7 @@ struct Workload {
   int64_t rowsPerExpert = 0;           // the bucket of the key
   double flops = 0;                    // of a call: 2 per multiply-add
   double bytes = 0; // that a call must move at least: weights of experts in use, rows, outputs
+  bool operator==(const Workload &) const = default;
 };
 
 struct Result {
@@ -133,7 +138,9 @@ struct Result {
   DeviceIdentity device;
   Policy policy = Policy::Device;
   Workload work;
-  std::vector<Candidate> candidates;     // the whole space: kept first, by prediction
+  /// The whole space: kept first, by prediction. A record holds the kept ones; the others are counted.
+  std::vector<Candidate> candidates;
+  int64_t pruned = 0, illegal = 0;
   std::vector<Measurement> measurements; // the default first
   /// The last race: [0] the default, [1] the winner. Empty when the default won before.
   std::vector<Measurement> finals;
@@ -143,6 +150,7 @@ struct Result {
   double compileSeconds = 0, measureSeconds = 0;
   cache::Key key;
   std::string recordPath; // the file that holds the answer; empty: not kept
+  bool operator==(const Result &) const = default;
 };
 
 struct Progress {
@@ -163,7 +171,8 @@ Expected<Result> tune(const Problem &problem, const Options &options = {}, const
 Expected<std::vector<Candidate>> rank(const Problem &problem, const Options &options = {});
 
 /// The record of a key as JSON text and back: parse(print(r)) == r. Errors: no JSON, another protocol, a
-/// digest that does not match. `key` and measurements are part of it.
+/// digest that does not match. The key and the measurements are part of it; pruned and illegal candidates are
+/// counted only.
 std::string printRecord(const Result &result);
 Expected<Result> parseRecord(std::string_view text);
 
