@@ -18,7 +18,9 @@ bool isEntryName(std::string_view name);
 
 /// Empty when it would be too long.
 std::string encodeEntry(std::string_view keyText, const Content &content);
-inline std::string encodeEntry(const Key &key, const Content &content) { return encodeEntry(key.text(), content); }
+inline std::string encodeEntry(const Key &key, const Content &content) {
+  return encodeEntry(key.text(), content);
+}
 
 struct Decoded {
   std::string keyText;

@@ -12,14 +12,19 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// An upper bound. dump() and comparison recurse, and a section may come from a stranger's archive.
+/// dump() and comparison recurse, and a section may come from a stranger's archive. Exact for what parses.
 bool tooDeep(std::string_view text) {
-  int depth = 0, deepest = 0;
-  for (char c : text) {
-    if (c == '[' || c == '{') deepest = std::max(deepest, ++depth);
+  int depth = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    char c = text[i];
+    if (c == '"') quoted = !quoted;
+    if (quoted && c == '\\') ++i;
+    if (quoted) continue;
+    if ((c == '[' || c == '{') && ++depth > 100) return true;
     if (c == ']' || c == '}') --depth;
   }
-  return deepest > 100;
+  return false;
 }
 
 /// Text that is not UTF-8 cannot be dumped.

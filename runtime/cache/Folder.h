@@ -38,7 +38,7 @@ struct FolderChoice {
 /// a private folder of this user under /tmp, else nothing.
 FolderChoice chooseFolder(const Places &places);
 
-/// Node-local folder for lock files: XDG_RUNTIME_DIR/quern, else /tmp/quern-<uid>.
+/// Node-local folder for lock files: XDG_RUNTIME_DIR/quern, else quern-<uid> in /tmp.
 Expected<Folder> openLockFolder(const Places &places);
 
 /// NFS, SMB, Lustre, GPFS, ...: `type` is f_type of statfs().

@@ -142,20 +142,20 @@ Lock DiskStore::waitForOthers(const std::string &name, const std::string &text, 
 }
 
 Expected<Content> DiskStore::makeAlone(const Key &key, const std::string &name, const std::string &text,
-                                       const std::function<Expected<Content>()> &make, Flight *flight,
+                                       const std::function<Expected<Content>()> &make, Flight &flight,
                                        bool *made) {
   std::optional<Content> theirs;
   Lock lock = waitForOthers(name, text, key, theirs);
   if (theirs) {
     ++counters.diskHits;
-    if (flight) flight->land(*theirs);
+    flight.land(*theirs);
     return std::move(*theirs);
   }
   ++counters.misses;
   if (made) *made = true;
   Expected<Content> result = make();
   // Nobody in this process waits for the disk.
-  if (flight) flight->land(result);
+  flight.land(result);
   if (result) publish(key, *result);
   return result;
 }
@@ -179,8 +179,11 @@ Expected<Content> DiskStore::findOrMake(const Key &key, const std::function<Expe
     flight = held;
   }
   if (!mine && flight->maker != std::this_thread::get_id()) return flight->wait();
-  // A maker that asks for its own key gets what it makes then.
-  if (!mine) return makeAlone(key, name, text, make, nullptr, made);
+  // A maker that asks for its own key gets what it makes then: it would wait for itself.
+  if (!mine) {
+    if (made) *made = true;
+    return make();
+  }
   // Also when `make` throws: those who wait get an error instead of waiting for ever.
   struct Landing {
     Flights &current;
@@ -197,7 +200,7 @@ Expected<Content> DiskStore::findOrMake(const Key &key, const std::function<Expe
       current.byText.erase(text);
     }
   } landing{current, text, *flight};
-  return makeAlone(key, name, text, make, flight.get(), made);
+  return makeAlone(key, name, text, make, *flight, made);
 }
 
 void DiskStore::discard(const Key &key) {

@@ -36,7 +36,7 @@ class DiskStore final : public Store {
   std::optional<Content> look(const std::string &name, const std::string &text);
   bool publishText(const std::string &name, const std::string &text, const std::string &bytes);
   Expected<Content> makeAlone(const Key &key, const std::string &name, const std::string &text,
-                              const std::function<Expected<Content>()> &make, Flight *flight, bool *made);
+                              const std::function<Expected<Content>()> &make, Flight &flight, bool *made);
   Lock waitForOthers(const std::string &name, const std::string &text, const Key &key,
                      std::optional<Content> &theirs);
 
@@ -47,7 +47,7 @@ public:
   std::optional<Content> find(const Key &key) override;
   bool publish(const Key &key, const Content &content) override;
   Expected<Content> findOrMake(const Key &key, const std::function<Expected<Content>()> &make,
-                               bool *made) override;
+                               bool *made = nullptr) override;
   void discard(const Key &key) override;
   CacheStats stats() const override;
 };
