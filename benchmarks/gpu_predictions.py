@@ -1,5 +1,5 @@
-"""What `quern explain` predicts for a benchmark's cases, before anything is measured: its default schedule, the mean rows of the experts
-that have any. The model's assumptions are in codegen/gpu/CostModel.cpp."""
+"""What `quern explain` predicts for a benchmark's cases, before anything is measured: the schedule a call gets by default, the mean rows of the
+experts that have any, the kernel alone. What the model assumes, and what was fitted, is in codegen/gpu/CostModel.cpp."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # rows  width  tiles  rounds  us  TFLOP/s  TB/s  limiter
-ROW = re.compile(r"^\s+(\d+)\s+\d+\s+\d+\s+\d+\s+([\d.]+)\s+[\d.]+\s+[\d.]+\s+\w+$")
+ROW = re.compile(r"^\s+(\d+)\s+\d+\s+\d+\s+\d+\s+([\d.]+)\s+[\d.]+\s+[\d.]+\s+\S.*$")
 
 
 def tool():
@@ -26,15 +26,17 @@ def parse(text):
 
 
 def explain(kind, projection, n, k, experts, rows, device):
-    """{rows: us} of one kernel. Raises OSError or ValueError with the tool's words."""
-    command = [tool(), "explain", kind, "--kernel", projection, "--dim", f"N={n},K={k},E={experts}", "--device", device]
-    done = subprocess.run([*command, "--rows", ",".join(map(str, sorted(rows)))], capture_output=True, text=True, timeout=120)
+    """us of one kernel. Raises OSError or ValueError with the tool's words."""
+    # T and top_k: the default schedule looks at the rows of an expert.
+    dims = f"N={n},K={k},E={experts},T={rows * experts},top_k=1"
+    command = [tool(), "explain", kind, "--kernel", projection, "--dim", dims, "--device", device, "--rows", str(rows)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     if done.returncode:
         raise ValueError(done.stderr.strip().splitlines()[0] if done.stderr.strip() else f"exit status {done.returncode}")
     found = parse(done.stdout)
-    if set(found) != set(rows):
-        raise ValueError(f"`{' '.join(command)}` shows no time for exactly the rows {sorted(rows)}, but for {sorted(found)}")
-    return found
+    if set(found) != {rows}:
+        raise ValueError(f"`{' '.join(command)}` shows no time for exactly {rows} rows, but for {sorted(found)}")
+    return found[rows]
 
 
 def predictions(cases, gpu_name):
@@ -42,19 +44,17 @@ def predictions(cases, gpu_name):
     if tool() is None:
         return {}, "no quern tool was found (QUERN_TOOL names one)"
     device = "h200" if "H200" in gpu_name else "h100"
-    wanted, parts = {}, {}
+    parts = {}
     for label, shape, projection, live, rows in cases:
         for part in ("gate_up", "down") if projection == "layer" else (projection,):
-            key = (shape.kind, part, *shape.matrix(part), live)
-            wanted.setdefault(key, set()).add(mean := max(1, round(rows / live)))
-            parts.setdefault(label, []).append((key, mean))
+            parts.setdefault(label, []).append((shape.kind, part, *shape.matrix(part), live, max(1, round(rows / live))))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        waiting = {key: pool.submit(explain, *key, rows, device) for key, rows in wanted.items()}
+        waiting = {key: pool.submit(explain, *key, device) for key in {k for needed in parts.values() for k in needed}}
     found, reason = {}, None
     for key, future in waiting.items():
         try:
             found[key] = future.result()
         except (OSError, ValueError, subprocess.TimeoutExpired) as error:
             reason = f"{key[0]}.{key[1]}: {error}"
-    times = {label: sum(found[k][rows] for k, rows in needed) for label, needed in parts.items() if all(k in found for k, _ in needed)}
+    times = {label: sum(found[k] for k in needed) for label, needed in parts.items() if all(k in found for k in needed)}
     return times, reason

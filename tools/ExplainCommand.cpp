@@ -3,6 +3,7 @@
 #include "codegen/gpu/CostModel.h"
 #include "codegen/nvidia/Sass.h"
 #include "runtime/driver/Ptxas.h"
+#include "runtime/launch/Images.h"
 #include "tools/CallRequest.h"
 #include "tools/Commands.h"
 #include "tools/Load.h"
@@ -41,7 +42,10 @@ Expected<gpu::Workload> workloadOf(const syntax::Kernel &kernel, const jit::Requ
     work.n = size(p.dims[p.dims.size() - 2]), work.k = size(p.dims.back());
     work.experts = p.dims.size() == 3 ? size(p.dims[0]) : 1;
     work.block = request.params[i].block;
-    if (!request.outputs.empty()) work.outputBytes = byteSize(request.outputs[0].dtype);
+    if (!kernel.outputs.empty()) {
+      const syntax::Param &out = kernel.outputs[0];
+      work.outputBytes = double(byteSize(request.outputs[0].dtype)) * size(out.dims.back()) / work.n;
+    }
     return work;
   }
   return Error::user(
@@ -112,13 +116,13 @@ std::vector<nvidia::MainLoop> showLoops(const jit::GpuImage &image) {
 void showBudget(const gpu::Schedule &schedule, const gpu::Device &device, int64_t scalesPerStep,
                 const std::vector<nvidia::MainLoop> &loops) {
   fmt::print("budget      clocks of a multiprocessor for a step of 64 columns ({} at {} GHz, L2 {} TB/s)\n"
-             "            {:>5} {:<6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}  limiter\n",
+             "            {:>5} {:<6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}  limiter\n",
              device.name, device.clockGHz, device.l2TBs, "width", "counts", "tensor", "alu", "issue", "smem",
-             "l2", "step");
+             "l2", "seam", "step");
   auto row = [&](int64_t width, std::string_view source, const gpu::StepCounts &counts) {
     gpu::StepBudget b = gpu::stepBudget(schedule, width, device, counts, scalesPerStep);
-    fmt::print("            {:>5} {:<6} {:>7.0f} {:>7.0f} {:>7.0f} {:>7.0f} {:>7.0f} {:>7.0f}  {}\n", width,
-               source, b.tensor, b.alu, b.issue, b.smem, b.l2, b.clocks(), b.limiter());
+    fmt::print("            {:>5} {:<6} {:>7.0f} {:>7.0f} {:>7.0f} {:>7.0f} {:>7.0f} {:>7.0f} {:>7.0f}  {}\n",
+               width, source, b.tensor, b.alu, b.issue, b.smem, b.l2, b.seam, b.clocks(), b.limiter());
   };
   row(schedule.bn, "model", gpu::decodeCounts(schedule.decode));
   for (const nvidia::MainLoop &loop : loops) row(loop.width, "SASS", countsOf(loop));
@@ -126,16 +130,18 @@ void showBudget(const gpu::Schedule &schedule, const gpu::Device &device, int64_
 
 void showPredictions(const gpu::Schedule &schedule, const gpu::Device &device, gpu::Workload work,
                      const std::vector<int64_t> &rows, const std::vector<nvidia::MainLoop> &loops) {
-  fmt::print("predicted   {} expert{}, not measured (assumptions: codegen/gpu/CostModel.cpp)\n"
+  fmt::print("predicted   the kernel alone, {} expert{}, mean rows of uniform routing; a model, not measured "
+             "(codegen/gpu/CostModel.cpp)\n"
              "            {:>6} {:>6} {:>7} {:>7} {:>9} {:>8} {:>6}  limiter\n",
              work.experts, work.experts == 1 ? "" : "s", "rows", "width", "tiles", "rounds", "us", "TFLOP/s",
              "TB/s");
   for (int64_t r : rows) {
     work.rows = r;
-    gpu::StepCounts counts = gpu::decodeCounts(schedule.decode);
-    for (const nvidia::MainLoop &loop : loops)
-      if (loop.width == gpu::tileWidth(schedule, r)) counts = countsOf(loop);
-    gpu::Prediction p = gpu::predict(schedule, work, device, counts);
+    gpu::Prediction p = gpu::predict(schedule, work, device, [&](int64_t width) {
+      for (const nvidia::MainLoop &loop : loops)
+        if (loop.width == width) return countsOf(loop);
+      return gpu::decodeCounts(schedule.decode);
+    });
     fmt::print("            {:>6} {:>6} {:>7} {:>7} {:>9.1f} {:>8.1f} {:>6.2f}  {}\n", r, p.step.n, p.tiles,
                p.rounds, p.us, p.tflops, p.hbmTBs, p.limiter);
   }
@@ -154,9 +160,10 @@ Status explain(const ExplainOptions &options) {
   request->schedule = options.schedule, request->target = "sm_90a";
   auto work = workloadOf(**kernel, *request, options.call);
   if (!work) return work.takeError();
-  auto compiled = jit::compileGpuThroughLibrary(*request);
+  auto compiled = gpuImage(*request);
   if (!compiled) return compiled.takeError();
   jit::GpuImage image = **compiled;
+  if (!image.combine.empty()) work->outputBytes = 4; // f32 rows, added afterwards
   auto schedule = gpu::Schedule::parse(image.schedule, gpu::Schedule());
   if (!schedule) return schedule.takeError();
   fmt::print("kernel      {} of {}, N={} K={}, {} weight tile{} of an expert, {} steps of 64 columns\n",

@@ -224,26 +224,34 @@ def test_rates_and_roofline_by_hand():
 
 
 EXPLAINED = """kernel      gate_up of gpt_oss.qn
-predicted   32 experts, not measured
+predicted   the kernel alone, 32 experts
               rows  width   tiles  rounds        us  TFLOP/s   TB/s  limiter
-                 1     32    1440      11     181.3      5.9   1.65  alu
+                 1     32    1440      11     181.3      5.9   1.65  too few tiles
                512    256    5760      44    2243.6    484.6   0.39  l2
 """
 
 
 def test_predictions_are_read_and_summed(monkeypatch, tmp_path):
     assert gpu_predictions.parse(EXPLAINED) == {1: 181.3, 512: 2243.6}
+    # The fake shows the rows it is asked for (argument 10), by the dimensions of argument 6; broken down, it fails or shows all.
     fake = tmp_path / "quern"
-    fake.write_text(f"#!/bin/sh\ncase $4 in down) [ -e {tmp_path}/broken ] && echo 'error: no such kernel' >&2 && exit 2; esac\necho '{EXPLAINED}'\n")
+    fake.write_text(
+        f"#!/bin/sh\n[ $4 = down ] && [ -e {tmp_path}/broken ] && echo 'error: no such kernel' >&2 && exit 2\necho \"$6\" >>{tmp_path}/dims\n"
+        f"echo '{EXPLAINED}' | if [ -e {tmp_path}/all ]; then cat; else grep -E \"predicted|^kernel|^ +${{10}} \"; fi\n"
+    )
     fake.chmod(0o755)
     monkeypatch.setenv("QUERN_TOOL", str(fake))
     shape = gpu_cases.SHAPES["gpt-oss-20b"]
-    cases = [("a", shape, "gate_up", 4, 4), ("b", shape, "layer", 32, 32 * 512)]
-    # The fake shows one row more than each of these two kernels (4 and 32 live experts) was asked for: a table of another call.
-    times, reason = gpu_predictions.predictions(cases, "NVIDIA H100 80GB HBM3")
-    assert times == {} and "shows no time" in reason
     cases = [("a", shape, "gate_up", 32, 32), ("b", shape, "layer", 32, 32 * 512), ("c", shape, "down", 32, 32)]
     assert gpu_predictions.predictions(cases, "NVIDIA H100 80GB HBM3") == ({"a": 181.3, "b": 2 * 2243.6, "c": 181.3}, None)
+    # Each call says how many rows an expert has, so that its default schedule is the call's.
+    assert sorted((tmp_path / "dims").read_text().split()) == sorted(
+        f"N={n},K=2880,E=32,T={32 * rows},top_k=1" for n in (5760, 2880) for rows in (1, 512)
+    )
+    (tmp_path / "all").touch()
+    times, reason = gpu_predictions.predictions(cases[:1], "NVIDIA H100 80GB HBM3")
+    assert times == {} and "shows no time for exactly 1 rows" in reason
+    (tmp_path / "all").unlink()
     (tmp_path / "broken").touch()
     times, reason = gpu_predictions.predictions(cases, "NVIDIA H200")
     assert times == {"a": 181.3} and reason == "gpt_oss.down: error: no such kernel"
