@@ -17,9 +17,6 @@ std::optional<Isa> parseIsa(std::string_view text);
 
 /// The highest Isa that the comma-separated LLVM feature list ("+avx2,-amx-tile,...") supports.
 Isa isaOf(std::string_view features);
-/// The host's features as LLVM names them, then QUERN_CPU_FEATURES ("-amx-tile,-avx512f", "-amx" and
-/// "-avx512" as groups) applied.
-std::string hostFeatures();
 
 /// How products are formed: bf16 pairs accumulated in fp32 (vdpbf16ps, tdpbf16ps), or fp32 fused
 /// multiply-add.
@@ -38,6 +35,7 @@ struct Schedule {
   int64_t band = 32;     // contraction columns of one task step: a multiple of 32
   int64_t segment = 512; // longest run of rows handled at once
 
+  bool operator==(const Schedule &) const = default;
   /// "cpu isa=avx512bf16 dot=bf16 lanes=16 rows=8 tokens=3 fused=4 decoded=32 tile=0 chunk=5 band=32
   /// segment=512"
   std::string str() const;

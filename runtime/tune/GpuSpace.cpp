@@ -37,12 +37,20 @@ gpu::Device deviceOf(const DeviceIdentity &identity) {
   return device;
 }
 
+/// Of the kernel that puts the activations in routing order before ours: a read and a write of each row, and
+/// its launch (assumed: 2 us).
+double gatherUs(const Shape &shape, const gpu::Device &device) {
+  return 2 + double(shape.rows) * double(shape.k) * 2 * 2 / (device.hbmTBs * 1e6);
+}
+
 } // namespace
 
 std::vector<Candidate> gpuSpace(const Shape &shape, const DeviceIdentity &identity) {
   gpu::Device device = deviceOf(identity);
-  gpu::Workload work{shape.n,     shape.k,          shape.experts, std::max<int64_t>(1, shape.meanRows()),
-                     shape.block, shape.outputBytes};
+  gpu::Workload work;
+  work.n = shape.n, work.k = shape.k, work.experts = shape.experts;
+  work.rows = std::max<int64_t>(1, shape.meanRows());
+  work.block = shape.block, work.outputBytes = shape.outputBytes;
   std::vector<Candidate> space;
   auto add = [&](Schedule s) {
     s.fitRegisters(s.gather == gpu::Gather::Fused || !aligned(shape));
@@ -54,6 +62,7 @@ std::vector<Candidate> gpuSpace(const Shape &shape, const DeviceIdentity &identi
     }
     auto p = gpu::predict(s, work, device, gpu::decodeCounts(s.decode));
     c.predictedUs = p.us, c.limiter = p.limiter;
+    if (shape.byToken && s.gather == gpu::Gather::Sorted) c.predictedUs += gatherUs(shape, device);
     c.reason = fmt::format("{:.1f} us expected: {} tiles in {} round{}, {:.0f} clocks a step, bound by {}",
                            p.us, p.tiles, p.rounds, p.rounds == 1 ? "" : "s", p.step.clocks(), p.limiter);
     return space.push_back(std::move(c)), true;

@@ -12,6 +12,7 @@ struct Checked {
   /// Digests of the outputs for each set of data: equal for all schedules that may be tuned.
   std::vector<std::string> bits;
   std::optional<Failure> failure;
+  bool refused = false; // the failure: the compiler's own checks call this schedule illegal
 };
 
 /// One cold call of each schedule, in the order asked for.

@@ -1,9 +1,9 @@
 // See Space.h: shapes, ranking and pruning, which both targets share.
 #include "runtime/tune/Space.h"
 #include "compiler/syntax/Syntax.h"
-#include "runtime/launch/CpuFeatures.h"
 #include "runtime/tune/CpuSpace.h"
 #include "runtime/tune/GpuSpace.h"
+#include "runtime/tune/Problem.h"
 #include <algorithm>
 #include <fmt/format.h>
 
@@ -15,8 +15,6 @@ int64_t valueOf(const syntax::Dim &dim, const std::map<std::string, int64_t> &di
   auto found = dims.find(dim.sym);
   return found == dims.end() ? 0 : dim.mul * found->second / dim.div;
 }
-
-const syntax::Kernel *kernelOf(const Problem &problem) { return problem.program->findKernel(problem.kernel); }
 
 int64_t rowsOf(const syntax::Kernel &kernel, const std::map<std::string, int64_t> &dims) {
   if (kernel.routing >= 0) {
@@ -37,9 +35,9 @@ bool isHalved(const syntax::NormalKernel &normal) {
 } // namespace
 
 Expected<Shape> shapeOf(const Problem &problem, const jit::Request &request) {
-  const syntax::Kernel &kernel = *kernelOf(problem);
   auto dims = allDims(problem);
   if (!dims) return dims.takeError();
+  const syntax::Kernel &kernel = **kernelOf(problem); // allDims has found it
   for (size_t i = 0; i < kernel.params.size(); ++i) {
     const syntax::Param &p = kernel.params[i];
     if (p.kind != syntax::Param::Packed) continue;
@@ -53,7 +51,11 @@ Expected<Shape> shapeOf(const Problem &problem, const jit::Request &request) {
                        : codec.scale == syntax::ScaleType::BF16 ? 2
                                                                 : 1;
     shape.zero = codec.hasZero;
-    if (auto normal = syntax::normalize(*problem.program, kernel)) shape.halved = isHalved(*normal);
+    if (auto normal = syntax::normalize(*problem.program, kernel)) {
+      shape.halved = isHalved(*normal);
+      for (const syntax::Contraction &c : normal->contractions)
+        if (c.rhsParam == int(i)) shape.byToken = c.lhsRow == syntax::RowAccess::Token;
+    }
     if (!request.outputs.empty()) shape.outputBytes = byteSize(request.outputs[0].dtype);
     return shape;
   }
@@ -64,7 +66,7 @@ Expected<Shape> shapeOf(const Problem &problem, const jit::Request &request) {
 Expected<Workload> workloadOf(const Problem &problem, const jit::Request &request) {
   auto dims = allDims(problem);
   if (!dims) return dims.takeError();
-  const syntax::Kernel &kernel = *kernelOf(problem);
+  const syntax::Kernel &kernel = **kernelOf(problem);
   auto normal = syntax::normalize(*problem.program, kernel);
   if (!normal) return normal.takeError();
   Workload work;
@@ -106,7 +108,7 @@ std::vector<Candidate> enumerate(const jit::Request &request, const Shape &shape
       request.target == "cpu" ? cpuSpace(shape, request.features) : gpuSpace(shape, device);
   auto group = [](const Candidate &c) { return c.verdict == Verdict::Illegal ? 1 : 0; };
   // A stable order that every process finds: by prediction, then by text.
-  std::ranges::stable_sort(space, [&](const Candidate &a, const Candidate &b) {
+  std::ranges::sort(space, [&](const Candidate &a, const Candidate &b) {
     return std::tuple(group(a), a.predictedUs, std::string_view(a.schedule)) <
            std::tuple(group(b), b.predictedUs, std::string_view(b.schedule));
   });
@@ -126,11 +128,6 @@ std::vector<Candidate> enumerate(const jit::Request &request, const Shape &shape
     }
   }
   return space;
-}
-
-Status checkTunable(const jit::Request &request, std::string_view schedule) {
-  if (schedule.empty()) return {}; // the default
-  return request.target == "cpu" ? checkCpuTunable(request.features, schedule) : checkGpuTunable(schedule);
 }
 
 } // namespace quern::tune

@@ -12,6 +12,7 @@ struct Shape {
   int64_t block = 64, scaleBytes = 4;
   bool zero = false;                  // zero points
   bool halved = false;                // an output column takes rows j and j + N/2
+  bool byToken = false;               // activations are gathered by token
   int64_t outputBytes = 2, units = 0; // of one output element; multiprocessors or threads
   int64_t meanRows() const { return experts ? (rows + experts - 1) / experts : rows; }
 };
@@ -25,7 +26,7 @@ std::vector<Candidate> enumerate(const jit::Request &request, const Shape &shape
                                  const DeviceIdentity &device, const Options &options);
 
 /// An error unless the line is a legal schedule of the request's target that differs from the default in
-/// nothing that changes bits. For the CPU, `request.features` must be given.
+/// nothing that changes bits.
 Status checkTunable(const jit::Request &request, std::string_view schedule);
 
 } // namespace quern::tune

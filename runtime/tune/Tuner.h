@@ -115,10 +115,9 @@ struct Options {
   uint64_t seed = 1;           // of data, routing and order
   int jobs = 0;                // compilers at once; 0: Quern's own bound
   bool measure = true;         // false: rank by the model alone
-  bool retune = false;         // measure although there is a record; the record that is there stays
+  bool retune = false;         // measure although there is a record, and replace it
   uint64_t workspaceBytes = 0; // of generated data on the device; 0: QUERN_TUNE_WORKSPACE
   std::string executable;      // of the worker; empty: `quern` beside this program or module
-  std::string features;        // CPU features to compile for; empty: the host's
 };
 
 /// What the call is, for reports and rooflines.
@@ -170,9 +169,9 @@ Expected<Result> tune(const Problem &problem, const Options &options = {}, const
 /// The space of a problem with verdicts, reasons and predictions: no compilation, no device.
 Expected<std::vector<Candidate>> rank(const Problem &problem, const Options &options = {});
 
-/// The record of a key as JSON text and back: parse(print(r)) == r. Errors: no JSON, another protocol, a
-/// digest that does not match. The key and the measurements are part of it; pruned and illegal candidates are
-/// counted only.
+/// A result as JSON text and back: what a record of the cache holds beside its key. Gives back everything but
+/// the key, the path, and pruned and illegal candidates, which are counted only. Errors: no JSON, another
+/// protocol.
 std::string printRecord(const Result &result);
 Expected<Result> parseRecord(std::string_view text);
 

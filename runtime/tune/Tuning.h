@@ -1,5 +1,6 @@
 // What tuning found, as a launch sees it. How it is found: Tuner.h.
 #pragma once
+#include "runtime/gpu/Backend.h"
 #include "runtime/jit/Jit.h"
 #include <optional>
 #include <string>
@@ -19,5 +20,14 @@ struct DeviceIdentity {
 /// of the process, so that all its calls give the same bits. Reads the disk at most once per key; waits for
 /// nobody; measures nothing.
 std::optional<std::string> tunedSchedule(const jit::Request &request, const DeviceIdentity &device);
+
+/// This machine's processor, with the threads that a kernel uses.
+DeviceIdentity cpuIdentity();
+DeviceIdentity identityOf(const gpu::Backend &backend);
+
+/// QUERN_TUNE=first-use: a caller may tune() a kernel at its first call. It does so only where waiting is
+/// harmless: not inside a graph capture, a backward pass, or between collectives of several ranks; the caller
+/// knows, Quern does not. Everyone else uses records and the default.
+bool tunesOnFirstUse();
 
 } // namespace quern::tune

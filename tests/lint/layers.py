@@ -41,6 +41,11 @@ LAYERS = [
         + ("runtime/gpu/Timer.h", "runtime/jit/GpuImage.h", "kernels/DeviceSources.h"),
         cuda=True,
     ),
+    # Schedules and the cost model are plain C++.
+    Layer(
+        "runtime/tune",
+        ("compiler/support", "compiler/syntax", "runtime", "codegen/gpu/Schedule.h", "codegen/gpu/CostModel.h", "codegen/cpu/Schedule.h"),
+    ),
     Layer(
         "runtime",
         ("compiler/support", "compiler/syntax", "runtime/jit/Jit.h", "runtime/jit/GpuImage.h", "runtime/driver", "runtime/cache", "runtime/config")
