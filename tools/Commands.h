@@ -11,7 +11,13 @@ void addRun(CLI::App &app, int &exitCode);
 void addRunBatch(CLI::App &app, int &exitCode);
 void addCompile(CLI::App &app, int &exitCode);
 void addExplain(CLI::App &app, int &exitCode);
+void addCache(CLI::App &app, int &exitCode);
+void addWarmup(CLI::App &app, int &exitCode);
+void addBench(CLI::App &app, int &exitCode);
+void addTune(CLI::App &app, int &exitCode);
+void addTuneWorker(CLI::App &app, int &exitCode);
 void addCheck(CLI::App &app, int &exitCode);
 void addList(CLI::App &app, int &exitCode);
+void addDoctor(CLI::App &app, int &exitCode);
 
 } // namespace quern::tools

@@ -18,8 +18,14 @@ int main(int argc, char **argv) {
   addRun(app, exitCode);
   addCompile(app, exitCode);
   addExplain(app, exitCode);
+  addCache(app, exitCode);
+  addWarmup(app, exitCode);
+  addBench(app, exitCode);
+  addTune(app, exitCode);
+  addTuneWorker(app, exitCode);
   addCheck(app, exitCode);
   addList(app, exitCode);
+  addDoctor(app, exitCode);
   addRunBatch(app, exitCode);
   try {
     app.parse(argc, argv);

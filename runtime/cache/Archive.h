@@ -13,15 +13,16 @@
 
 namespace quern::cache {
 
-/// Called after each entry: entries done, and their bytes.
-using ArchiveProgress = std::function<void(int64_t entries, uint64_t bytes)>;
+/// Called after each entry: entries done, and their bytes. False ends the work.
+using ArchiveProgress = std::function<bool(int64_t entries, uint64_t bytes)>;
 
 struct ExportReport {
   int64_t entries = 0, missing = 0; // missing: gone or damaged since they were listed
   uint64_t bytes = 0;               // of entries, before compression
 };
 
-/// Writes the entries of these keys to a file descriptor. Errors: System, when it cannot be written.
+/// Writes the entries of these keys to a file descriptor. Errors: System, when it cannot be written; User,
+/// when `progress` ended it.
 Expected<ExportReport> exportArchive(Store &store, std::span<const Key> keys, int fd,
                                      const ArchiveProgress &progress = {});
 

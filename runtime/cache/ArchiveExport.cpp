@@ -78,7 +78,8 @@ Expected<ExportReport> exportArchive(Store &store, std::span<const Key> keys, in
     manifest += packed::manifestLine(name, entry);
     ++report.entries;
     report.bytes += entry.size();
-    if (progress) progress(report.entries + report.missing, report.bytes);
+    if (progress && !progress(report.entries + report.missing, report.bytes))
+      return Error::user("is not complete: interrupted", "archive");
   }
   if (auto added = writer.add(std::string(packed::manifestName), manifest); !added) return added.takeError();
   if (auto closed = writer.close(); !closed) return closed.takeError();

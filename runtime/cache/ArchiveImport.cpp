@@ -86,7 +86,8 @@ class Importer {
     } else {
       ++report.unkept;
     }
-    if (progress) progress(report.present + report.imported + report.unkept, report.bytes);
+    if (progress && !progress(report.present + report.imported + report.unkept, report.bytes))
+      stop("was not read to its end: interrupted");
   }
 
   void takeManifest(archive_entry *header) {
