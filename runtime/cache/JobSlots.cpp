@@ -63,11 +63,11 @@ void limitThreads(Machine &machine, const std::string &folder) {
 
 void readVersion2(Machine &machine, const std::string &folder) {
   std::string cpu = readText(folder + "/cpu.max"); // "quota period" or "max period"
-  if (std::optional<uint64_t> quota = number(cpu))
-    if (std::optional<uint64_t> period =
-            number(std::string_view(cpu).substr(std::min(cpu.size(), cpu.find(' ') + 1)));
-        period && *period)
-      machine.cgroupCpus = std::min(machine.cgroupCpus, double(*quota) / double(*period));
+  std::optional<uint64_t> quota = number(cpu), period;
+  if (size_t space = cpu.find(' '); space != cpu.npos)
+    period = number(std::string_view(cpu).substr(space + 1));
+  if (quota && period && *period)
+    machine.cgroupCpus = std::min(machine.cgroupCpus, double(*quota) / double(*period));
   limitBytes(machine, number(readText(folder + "/memory.max")), number(readText(folder + "/memory.current")),
              number(readText(folder + "/memory.stat"), "inactive_file"));
   limitThreads(machine, folder);

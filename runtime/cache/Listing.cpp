@@ -46,7 +46,7 @@ std::vector<ListedEntry> listNames(const Folder &folder) {
     entry.path = std::move(file.path);
     entry.name = std::move(file.name);
     entry.size = file.size;
-    entry.modified = file.modified;
+    entry.modified = file.modified / 1'000'000'000;
     entries.push_back(std::move(entry));
   }
   std::sort(entries.begin(), entries.end(), [](const auto &a, const auto &b) { return a.name < b.name; });

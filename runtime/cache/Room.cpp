@@ -39,7 +39,7 @@ void listShard(int generation, const std::string &path, const char *shard, std::
     file.path = fmt::format("{}/{}/{}", path, shard, name);
     file.size = uint64_t(status.st_size);
     file.bytes = onDisk(file.size);
-    file.modified = status.st_mtime;
+    file.modified = status.st_mtim.tv_sec * 1'000'000'000 + status.st_mtim.tv_nsec;
     std::string_view text = name;
     file.temporary = text.starts_with(".tmp-");
     if (path == own && isEntryName(text) && text.substr(0, 2) == shard) file.name = text;

@@ -14,7 +14,7 @@ struct CacheFile {
   std::string name;     // of an entry of this schema; empty for all else (temporary files, other generations)
   uint64_t bytes = 0;   // what it takes on the disk, for the limit
   uint64_t size = 0;    // its length
-  int64_t modified = 0; // seconds since 1970: a hint only
+  int64_t modified = 0; // nanoseconds since 1970: a hint only
   bool temporary = false;
 };
 

@@ -47,8 +47,9 @@ File::~File() {
 }
 
 File openAt(int folder, const char *path, int flags, mode_t mode) {
-  return File(perform(Call::Open,
-                      [&](bool) { return ::openat(folder, path, flags | O_CLOEXEC | O_NOFOLLOW, mode); }));
+  Call call = (flags & O_TMPFILE) == O_TMPFILE ? Call::OpenUnnamed : Call::Open;
+  return File(
+      perform(call, [&](bool) { return ::openat(folder, path, flags | O_CLOEXEC | O_NOFOLLOW, mode); }));
 }
 
 int stat(int file, struct stat &status) {

@@ -12,6 +12,7 @@ namespace quern::cache::sys {
 
 enum class Call {
   Open,
+  OpenUnnamed, // O_TMPFILE
   Stat,
   StatFs,
   Access,
