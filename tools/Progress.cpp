@@ -19,7 +19,11 @@ std::string durationText(double seconds) {
 Progress::Progress(int64_t total, bool quiet) : Progress(total, quiet, isatty(STDERR_FILENO)) {}
 Progress::Progress(int64_t total, bool quiet, bool redraw) : total(total), quiet(quiet), redraw(redraw) {}
 
-Progress::~Progress() { erase(); }
+void Progress::close() {
+  std::lock_guard lock(mutex);
+  erase();
+  quiet = true;
+}
 
 double Progress::left() const {
   double finished = double(worked) + part;

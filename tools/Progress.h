@@ -14,7 +14,9 @@ public:
   /// `quiet`: nothing is printed. `redraw`: what standard error is, unless a test says otherwise.
   Progress(int64_t total, bool quiet);
   Progress(int64_t total, bool quiet, bool redraw);
-  ~Progress(); // removes the bar
+  ~Progress() { close(); }
+  /// Removes the bar; nothing is printed afterwards.
+  void close();
 
   /// A piece of work starts or goes on; `part` in 0..1 is how much of it is done.
   void at(const std::string &label, double part = 0);

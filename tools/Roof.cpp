@@ -183,7 +183,7 @@ Roof roofOf(const tune::DeviceIdentity &device, const std::string &schedule) {
   roof.tflops = flopsPerClock * double(device.units > 0 ? device.units : known->sms) * known->clockGHz * 1e-3;
   roof.gbs = known->hbmTBs * 1000;
   roof.arithmetic = "dense bf16 tensor cores, sustained";
-  roof.source = fmt::format("stated for an {} in codegen/gpu/CostModel.h", known->name);
+  roof.source = fmt::format("stated for {} in codegen/gpu/CostModel.h", known->name);
   return roof;
 }
 

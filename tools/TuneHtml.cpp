@@ -211,10 +211,11 @@ std::string candidateSection(const TunedGroup &group) {
   std::string out = "<h3>Every candidate</h3>\n";
   if (!group.common.empty()) out += "<p>All measured schedules have " + code(group.common) + ".</p>\n";
   for (const TunedCall &call : group.calls) {
-    std::map<std::string, int> counts;
-    for (const ScheduleRow &row : call.rows) ++counts[row.state];
-    std::string summary;
-    for (const auto &[state, count] : counts) summary += fmt::format(", {} {}", count, state);
+    std::string summary; // the states in the order of the rows
+    for (size_t row = 0, next = 0; row < call.rows.size(); row = next) {
+      while (next < call.rows.size() && call.rows[next].state == call.rows[row].state) ++next;
+      summary += fmt::format(", {} {}", next - row, call.rows[row].state);
+    }
     out += fmt::format("<details><summary>{}, {} tokens: {} candidates{}</summary>\n", rowsText(call),
                        call.shape.tokens, call.rows.size(), escapeHtml(summary));
     if (!call.error.empty()) out += "<p>" + escapeHtml(call.error) + "</p>\n";
