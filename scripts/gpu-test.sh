@@ -8,21 +8,23 @@ usage() {
   cat <<'TEXT'
 usage: bash scripts/gpu-test.sh [--only NAME]... [--quick] [--out DIR] [--python PYTHON]
 
-  numerics   GoogleTest on the GPU: the tests that pass on the simulator, with target cuda
+  numerics   GoogleTest on the GPU: the tests that pass on the simulator, with target cuda, one process per core
   python     pytest: kernels on CUDA tensors against the oracle
   memcheck   compute-sanitizer memcheck on a small subset
-  racecheck  compute-sanitizer racecheck on a small subset
+  racecheck  compute-sanitizer racecheck on the device code of that subset; hazards it reports in the matmul kernels are counted
+             apart, since it does not follow their bulk copies (runtime/sim/README.md)
   bench      benchmarks/gpu_grouped.py
 
   --only NAME      only that part (may be repeated); `sanitizer` is memcheck and racecheck
-  --quick          the benchmark's --quick
+  --quick          the benchmark's --quick, a third of the sanitizers' tests, no slow pytest
   --filter FILTER  GoogleTest filter of numerics (default all)
   --out DIR        logs, JUnit XML and the benchmark's JSON (default gpu-results)
   --python PYTHON  default: .venv/bin/python if there, else python3
   --help           this text
 
 It goes on after a failure, ends with one line per part, and exits with 1 when a part failed, 2 when nothing can run here.
-Environment: QUERN_BENCH_ARGUMENTS are given to the benchmark, QUERN_SANITIZER_FILTER is the GoogleTest filter of both sanitizers.
+Environment: QUERN_BENCH_ARGUMENTS are given to the benchmark, QUERN_SANITIZER_FILTER is the GoogleTest filter of both sanitizers,
+QUERN_JOBS the number of numerics' processes.
 TEXT
 }
 
@@ -70,29 +72,91 @@ echo "commit $(cat COMMIT 2>/dev/null || git rev-parse --short HEAD), $("$python
 # Exit status 77: the part cannot run here; its last line says why.
 leaveOut() { echo "left out: $1" && exit 77; }
 
+# The tests that a GoogleTest filter takes; fails, with the pattern, when one of its positive patterns takes none: a renamed test
+# must not make a part pass that checks nothing.
+listTests() {
+  local pattern patterns list
+  IFS=: read -ra patterns <<<"${1%%-*}"
+  for pattern in "${patterns[@]}"; do
+    list=$("$tests" --gtest_list_tests --gtest_filter="$pattern") || return 1
+    grep -q '^  ' <<<"$list" || { echo "error: no test is called $pattern" && return 1; }
+  done
+  "$tests" --gtest_list_tests --gtest_filter="$1" | awk '/^[^ ]/ { suite = $1 } /^  / { print suite $1 }'
+}
+
+# Most of the time goes to compiling kernels on the CPU, so the tests run in as many processes as there are cores. Each shard has a log;
+# failures are shown, then one line for all, like GoogleTest's own.
 run_numerics() {
   [[ -x $tests ]] || leaveOut "${tests#"$root"/} is not built"
-  QUERN_TEST_TARGET=cuda "$tests" --gtest_brief=1 --gtest_filter="$filter" --gtest_output="xml:$out/numerics.xml"
+  local list count shards shard failed=0 logs=$out/numerics
+  list=$(listTests "$filter") || { echo "$list" && return 1; }
+  count=$(wc -l <<<"$list") shards=${QUERN_JOBS:-$(nproc)}
+  ((shards <= count)) || shards=$count
+  rm -rf "$logs" "$out"/numerics*.xml && mkdir -p "$logs"
+  local pids=()
+  for ((shard = 0; shard < shards; shard++)); do
+    QUERN_TEST_TARGET=cuda GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$shard "$tests" --gtest_brief=1 --gtest_filter="$filter" \
+      --gtest_output="xml:$out/numerics.$shard.xml" >"$logs/$shard.log" 2>&1 &
+    pids+=($!)
+  done
+  for ((shard = 0; shard < shards; shard++)); do
+    local status=0
+    wait "${pids[$shard]}" || status=$?
+    ((status == 0)) && continue
+    failed=1
+    echo "--- shard $shard of $shards: exit status $status" && tail -n 60 "$logs/$shard.log"
+  done
+  sumOf() { cat "$logs"/*.log | sed -nE "s/^\[  $1 +\] ([0-9]+) tests?\.?$/\1/p" | awk '{ n += $1 } END { print n + 0 }'; }
+  local passed skipped
+  passed=$(sumOf PASSED) skipped=$(sumOf SKIPPED)
+  ((skipped == 0)) || echo "[  SKIPPED ] $skipped tests."
+  if ((failed)); then
+    echo "[  FAILED  ] $((count - passed - skipped)) tests of $count failed or did not run, in $shards shards." && return 1
+  fi
+  # A shard that ran less than its share says so nowhere else.
+  ((passed + skipped == count)) || { echo "[  FAILED  ] $((count - passed - skipped)) tests of $count did not run." && return 1; }
+  echo "[  PASSED  ] $passed tests, in $shards shards."
 }
 
 run_python() {
-  QUERN_TEST_TARGET=cuda "$python" -m pytest -q -p no:cacheprovider -c tests/pytest.ini --rootdir tests tests/python/test_gpu_*.py --junit-xml "$out/python.xml"
+  local options=()
+  ((quick)) && options=(-m "not slow")
+  QUERN_TEST_TARGET=cuda "$python" -m pytest -q -p no:cacheprovider -c tests/pytest.ini --rootdir tests "${options[@]}" tests/python/test_gpu_*.py --junit-xml "$out/python.xml"
 }
 
 # One of each kind: every kernel on ragged rows, edge strips, dense rows, the sort, re-tiling, the combine.
-sanitizerFilter=GpuKernels.RaggedRoutings:GpuKernels.EdgeShapes:GpuKernels.DenseRows:GpuRouting.SentinelsAndEmptyExperts
-sanitizerFilter+=:GpuRouting.Zipf:GpuPacking.CodesThereAndBack:GpuPacking.DecodesEveryShape:GpuRows.CombineAddsInAscendingRowOrder
+deviceCode=GpuRouting.SentinelsAndEmptyExperts:GpuRouting.Zipf:GpuPacking.CodesThereAndBack:GpuPacking.DecodesEveryShape
+deviceCode+=:GpuRows.CombineAddsInAscendingRowOrder
+kernels=GpuKernels.RaggedRoutings:GpuKernels.EdgeShapes:GpuKernels.DenseRows:GpuKernels.SplitOfK
+if ((quick)); then deviceCode=GpuRouting.Zipf:GpuPacking.CodesThereAndBack kernels=GpuKernels.DenseRows; fi
 
+# sanitize TOOL FILTER LOG
 sanitize() {
-  local tool=$1 sanitizer
+  local sanitizer list
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null) || leaveOut "compute-sanitizer is not on the PATH"
   [[ -x $tests ]] || leaveOut "${tests#"$root"/} is not built"
+  list=$(listTests "$2") || { echo "$list" && return 1; }
+  echo "$1 on $(wc -l <<<"$list") tests: $(tr '\n' ' ' <<<"$list")"
   # Small shapes only: a checked kernel is hundreds of times slower.
-  QUERN_TEST_TARGET=cuda "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 --log-file "$out/$tool.txt" \
-    "$tests" --gtest_brief=1 --gtest_filter="${QUERN_SANITIZER_FILTER:-$sanitizerFilter}" && echo "$(grep -a 'SUMMARY' "$out/$tool.txt" | tail -n 1)"
+  local status=0
+  QUERN_TEST_TARGET=cuda "$sanitizer" --tool "$1" --error-exitcode 9 --print-limit 20 --log-file "$3" \
+    "$tests" --gtest_brief=1 --gtest_filter="$2" || status=$?
+  # Without this line the tool did not come to its end, whatever the tests said.
+  grep -a 'SUMMARY' "$3" | tail -n 1 || { echo "error: $1 wrote no summary to $3" && return 1; }
+  return "$status"
 }
-run_memcheck() { sanitize memcheck; }
-run_racecheck() { sanitize racecheck; }
+run_memcheck() { sanitize memcheck "${QUERN_SANITIZER_FILTER:-$deviceCode:$kernels}" "$out/memcheck.txt"; }
+run_racecheck() {
+  if [[ -n ${QUERN_SANITIZER_FILTER:-} ]]; then
+    sanitize racecheck "$QUERN_SANITIZER_FILTER" "$out/racecheck.txt"
+    return
+  fi
+  # Exit status 9: hazards. A wrong result, or a tool that did not run, is an error here too.
+  local status=0
+  sanitize racecheck "$kernels" "$out/racecheck-kernels.txt" | sed 's/^=* *\(.*SUMMARY\)/matmul kernels (bulk copies are not followed): \1/' || status=$?
+  ((status == 0 || status == 9)) || return "$status"
+  sanitize racecheck "$deviceCode" "$out/racecheck.txt"
+}
 
 run_bench() {
   local options=(--json "$out/bench.json")

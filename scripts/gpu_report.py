@@ -24,6 +24,9 @@ def summary(log):
     if goals:
         met = sum(": met in " in line for line in goals)
         return f"{met} of {len(goals)} goals met" + (f"; {len(wrong)} wrong results, first {wrong[0][7:]}" if wrong else "")
+    apart = next((line for line in reversed(lines) if line.startswith("matmul kernels (")), None)
+    if found and apart:
+        return f"{found[-1]}; {apart}"
     skipped = next((line for line in reversed(lines) if re.match(r"\[  SKIPPED \] \d+ test", line)), None)
     if found and found[-1].startswith("[") and skipped:
         return f"{found[-1]} {skipped}"
