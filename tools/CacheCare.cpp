@@ -4,6 +4,7 @@
 #include "tools/CacheView.h"
 #include "tools/Commands.h"
 #include "tools/Load.h"
+#include <cerrno>
 #include <cstdio>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -74,18 +75,32 @@ struct ClearOptions {
   bool yes = false;
 };
 
+/// Entries and temporary files of every version, by their names. Other files are somebody else's, wherever
+/// they lie.
+std::vector<cache::CacheFile> ownFiles(const cache::Folder &folder) {
+  std::vector<cache::CacheFile> files = cache::listFiles(folder);
+  std::erase_if(files, [](const cache::CacheFile &file) {
+    return !file.temporary && !cache::isEntryName(file.path.substr(file.path.rfind('/') + 1));
+  });
+  return files;
+}
+
 int clear(const ClearOptions &options) {
   auto folder = openCache(options.cache);
   if (!folder) return report(folder.error());
-  int64_t count = 0;
-  uint64_t bytes = 0;
   bool all = options.filter.empty();
+  std::vector<cache::CacheFile> files;
+  std::vector<ListedEntry> entries;
   if (all) {
-    for (const cache::CacheFile &file : cache::listFiles(*folder)) ++count, bytes += file.size;
+    files = ownFiles(*folder);
   } else {
-    for (const ListedEntry &entry : readEntries(*folder, false))
-      if (options.filter.accepts(entry)) ++count, bytes += entry.size;
+    entries = readEntries(*folder, false);
+    std::erase_if(entries, [&](const ListedEntry &entry) { return !options.filter.accepts(entry); });
   }
+  int64_t count = int64_t(files.size() + entries.size());
+  uint64_t bytes = 0;
+  for (const cache::CacheFile &file : files) bytes += file.size;
+  for (const ListedEntry &entry : entries) bytes += entry.size;
   if (!count) {
     fmt::print("Nothing to delete in {}\n", folder->path);
     return success;
@@ -101,9 +116,14 @@ int clear(const ClearOptions &options) {
       return success;
     }
   }
-  cache::ClearReport done =
-      all ? cache::clear(*folder)
-          : cache::clear(*folder, [&](const ListedEntry &entry) { return options.filter.accepts(entry); });
+  cache::ClearReport done;
+  auto tally = [&](bool removed, uint64_t size) {
+    ++(removed ? done.removed : done.failed);
+    if (removed) done.bytes += size;
+  };
+  for (const cache::CacheFile &file : files)
+    tally(cache::sys::unlinkAt(folder->file.get(), file.path.c_str()) == 0 || errno == ENOENT, file.size);
+  for (const ListedEntry &entry : entries) tally(cache::removeEntry(*folder, entry), entry.size);
   fmt::print("Deleted {}, {}\n", countText(done.removed, "file", "files"), sizeText(done.bytes));
   if (!done.failed) return success;
   return report(Error::system(fmt::format("{} could not be deleted", countText(done.failed, "file", "files")),
