@@ -88,6 +88,8 @@ Error Driver::error(std::string_view call, cuda::Result result, std::string plac
   Error error = Error::system(fmt::format("{} failed: {}", call, describe(result)), std::move(place));
   if (isAsynchronous(result))
     error.detail = "this may stem from an earlier launch; the process cannot use this device any more";
+  if (result == cuda::errorInvalidHandle) // what the driver says to a stream of another context
+    error.detail = "the stream may be of another device: all tensors and the stream must be on one";
   if (result == cuda::errorUnsupportedPtxVersion)
     error.detail = fmt::format(
         "this driver is for CUDA {}, and the PTX is newer: update the driver, or install ptxas with "

@@ -37,6 +37,9 @@ public:
 bool forkedAfterCuda();
 Error forkError();
 
+/// The oldest CUDA whose driver compiles the generated PTX, which is of PTX ISA 8.3 (PTX ISA, release notes).
+constexpr int generatedPtxNeeds = 12030;
+
 /// "13.0" of 13000.
 std::string versionText(int version);
 

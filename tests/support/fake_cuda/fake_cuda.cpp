@@ -35,21 +35,26 @@ public:
     std::lock_guard lock(mutex);
     for (auto &[pointer, bytes] : live) std::free(reinterpret_cast<void *>(pointer));
     for (auto &[bytes, pointer] : spare) std::free(reinterpret_cast<void *>(pointer));
-    spare.clear();
+    spare.clear(), live.clear(), livePools.clear();
+    liveModules = 0;
+    std::ranges::fill(retained, 0);
+    forget();
+  }
+  void forget() override {
+    std::lock_guard lock(mutex);
     version = 13000, devices = 1, major = 9, minor = 0;
+    if (const char *text = std::getenv("QUERN_FAKE_CUDA_VERSION")) version = std::atoi(text);
+    if (const char *text = std::getenv("QUERN_FAKE_CUDA_DEVICES")) devices = std::atoi(text);
     pools = clusters = errorTexts = true;
     smemPerBlock = 232448, staticSmem = 0;
     memory = 1 << 30;
-    initResult = cubinResult = success;
+    initResult = cubinResult = stickyError = success;
     ptxLog.clear(), loadMs = 0;
     failAt = 0, failForever = false, failWith = errorOutOfMemory;
     recording = true, numCalls = 0;
-    allowed.clear(), forbidden.clear(), stickyError = success, streamDevices.clear();
-    if (const char *text = std::getenv("QUERN_FAKE_CUDA_VERSION")) version = std::atoi(text);
-    if (const char *text = std::getenv("QUERN_FAKE_CUDA_DEVICES")) devices = std::atoi(text);
-    calls.clear(), launches.clear(), tensorMaps.clear(), live.clear(), livePools.clear(), captures.clear();
-    liveModules = 0, misuse = false;
-    std::ranges::fill(retained, 0);
+    calls.clear(), launches.clear(), tensorMaps.clear(), captures.clear(), streamDevices.clear();
+    allowed.clear(), forbidden.clear();
+    misuse = false;
     stack.clear();
     mode = CaptureMode::Global;
   }

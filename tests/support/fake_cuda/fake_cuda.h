@@ -97,6 +97,8 @@ struct FakeCuda {
 
   virtual ~FakeCuda() = default;
   virtual void reset() = 0;
+  /// As reset(), but what the driver holds (memory, pools, modules) stays.
+  virtual void forget() = 0;
   /// The context that cuCtxGetCurrent gives for a device; contexts of this thread, innermost last.
   virtual cuda::Context contextOf(int device) = 0;
   virtual std::vector<cuda::Context> &contextStack() = 0;
