@@ -198,7 +198,7 @@ TEST_F(LaunchPath, WithoutRowsNoKernelIsLaunched) {
   Status ok = none.run(gpu, stream);
   EXPECT_TRUE(ok) << ok.error().str();
   ASSERT_EQ(fake.launches.size(), 1u);
-  EXPECT_EQ(fake.launches[0].function->name, "combine_rows");
+  EXPECT_THAT(fake.launches[0].function->name, testing::StartsWith("combine_"));
   ShippedCall dense = call("linear", "linear", {{"T", 0}});
   fake.launches.clear();
   ok = dense.run(gpu, stream);
