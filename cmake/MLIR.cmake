@@ -1,5 +1,6 @@
-# LLVM and MLIR 22 from Debian's packages: shared for daily builds, static (QUERN_STATIC) for what travels.
+# LLVM, MLIR and lld 22 from Debian's packages: shared for daily builds, static (QUERN_STATIC) for what travels.
 find_package(MLIR REQUIRED CONFIG)
+find_package(LLD REQUIRED CONFIG HINTS ${LLVM_DIR}/../lld)
 list(APPEND CMAKE_MODULE_PATH "${MLIR_CMAKE_DIR}" "${LLVM_CMAKE_DIR}")
 include(TableGen)
 include(AddLLVM)

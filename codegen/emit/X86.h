@@ -1,4 +1,4 @@
-// LLVM IR -> optimised IR -> machine code for an x86-64 CPU, and its assembly for reading.
+// LLVM IR -> optimised IR -> an object file for an x86-64 CPU, and its assembly for reading.
 #pragma once
 #include "compiler/support/Error.h"
 #include "llvm/IR/Module.h"
@@ -8,7 +8,10 @@
 
 namespace quern::x86 {
 
-/// A target machine for exactly these features (tuned for the host).
+/// The processor whose costs the code is tuned for, from the features alone.
+llvm::StringRef tunedFor(llvm::StringRef features);
+
+/// A target machine for exactly these features.
 Expected<std::unique_ptr<llvm::TargetMachine>> createTarget(const std::string &features);
 
 /// Sets triple, layout and function attributes, then runs the O2 pipeline without the vectorisers: the
@@ -18,20 +21,8 @@ void optimize(llvm::Module &module, llvm::TargetMachine &target, const std::stri
 /// Assembly text.
 Expected<std::string> assembly(llvm::Module &module, llvm::TargetMachine &target);
 
-/// Native code in memory for the life of the process.
-class Loaded {
-public:
-  /// Takes the module and its context. `optimize` must have run.
-  static Expected<std::shared_ptr<Loaded>> load(std::unique_ptr<llvm::Module> module,
-                                                std::unique_ptr<llvm::LLVMContext> context,
-                                                const std::string &features);
-  /// Address of a function, or an internal error.
-  Expected<void *> lookup(const std::string &symbol);
-  ~Loaded();
-
-private:
-  struct Impl;
-  std::unique_ptr<Impl> impl;
-};
+/// An object file (ELF, position independent) that needs nothing but the C library. Adds to the module what
+/// LLVM may call: HalfConversion.h.
+Expected<std::string> object(llvm::Module &module, llvm::TargetMachine &target);
 
 } // namespace quern::x86

@@ -1,6 +1,7 @@
 // Runs ptxas and the disassemblers on private temporary files.
 #include "runtime/driver/Ptxas.h"
 #include "runtime/driver/Process.h"
+#include "runtime/driver/ToolIdentity.h"
 #include <algorithm>
 #include <charconv>
 #include <cstring>
@@ -190,9 +191,10 @@ Expected<Assembled> assemble(std::string_view ptx, std::string_view arch, const 
 Expected<std::string> toolVersion(const std::string &path) {
   static std::mutex mutex;
   static std::map<std::string, std::string> known;
+  std::string state = fileState(path);
   {
     std::lock_guard lock(mutex);
-    if (auto at = known.find(path); at != known.end()) return at->second;
+    if (auto at = known.find(state); at != known.end()) return at->second;
   }
   auto run = runProcess({path, "--version"}, {20, 1 << 16});
   if (!run) return run.takeError();
@@ -204,7 +206,7 @@ Expected<std::string> toolVersion(const std::string &path) {
   }
   std::string version = run->output.substr(at + 3, run->output.find('\n', at) - at - 3);
   std::lock_guard lock(mutex);
-  return known[path] = version;
+  return known[state] = version;
 }
 
 Expected<std::string> disassemble(std::string_view cubin) {

@@ -183,7 +183,7 @@ Expected<std::string> emitGpu(const EmitRequest &request) {
   return assembled->cubin;
 }
 
-Expected<const GpuImage *> compileGpu(const Request &request) {
+Expected<GpuImage> compileGpu(const Request &request) {
   Compilation c(request);
   auto emitted = c.session.fromProgram(request);
   if (!emitted) return emitted.takeError();
@@ -226,17 +226,16 @@ Expected<const GpuImage *> compileGpu(const Request &request) {
       auto assembled = driver::assemble(c.ptx, nvptx::arch);
       if (!assembled) return assembled.takeError();
       image.cubin = std::move(assembled->cubin), image.ptxasLog = std::move(assembled->log);
+      image.ptxasPath = assembled->ptxas.path;
     }
   }
-  struct Kept {
-    GpuImage image;
-    std::shared_ptr<void> code;
-  };
-  static std::mutex mutex;
-  static auto *images = new std::list<Kept>; // never destroyed: kernels may be running in any thread
-  std::lock_guard lock(mutex);
-  images->push_back({std::move(image), std::move(code)});
-  return &images->back().image;
+  if (code) {
+    static std::mutex mutex;
+    static auto *kept = new std::list<std::shared_ptr<void>>; // never destroyed: any thread may be in it
+    std::lock_guard lock(mutex);
+    kept->push_back(std::move(code));
+  }
+  return image;
 }
 
 const SimLibrary &theSimLibrary() {

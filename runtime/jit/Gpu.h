@@ -4,7 +4,7 @@
 
 namespace quern::jit {
 
-Expected<const GpuImage *> compileGpu(const Request &request);
+Expected<GpuImage> compileGpu(const Request &request);
 /// Stages quern, scheduled, tile, instr, llvm (after LLVM's NVPTX pipeline), ptx, cubin (its disassembly or
 /// ptxas' report is not text: the bytes); tile, instr, llvm and ptx can be read back.
 Expected<std::string> emitGpu(const EmitRequest &request);

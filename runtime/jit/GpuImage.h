@@ -48,6 +48,7 @@ struct GpuImage {
   std::string entry, arch, schedule; // arch: "sm_90a" or "sim"
   std::string ptx, cubin; // cubin is empty when no ptxas was found (the driver's JIT takes the PTX)
   std::string ptxasLog;   // registers, spills, warnings
+  std::string ptxasPath;  // what made the cubin; only from the compiler, not in the cache
   std::vector<GpuParam> params;
   int threads = 0, cluster = 1, ctasPerSm = 1;
   int registers = 0;     // of a thread at launch; setmaxnreg moves them between warpgroups

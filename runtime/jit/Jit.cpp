@@ -3,15 +3,15 @@
 #include "codegen/Pipeline.h"
 #include "codegen/cpu/GenerateKernel.h"
 #include "codegen/cpu/ReadProblem.h"
+#include "codegen/emit/SharedObject.h"
 #include "codegen/emit/X86.h"
 #include "mlir/Target/LLVMIR/Export.h"
+#include "runtime/jit/CompilerStamp.h"
 #include "runtime/jit/Gpu.h"
 #include "runtime/jit/Session.h"
 #include "llvm/IRReader/IRReader.h"
 #include "llvm/Support/SourceMgr.h"
 #include <fmt/format.h>
-#include <list>
-#include <mutex>
 
 using namespace mlir;
 
@@ -36,8 +36,7 @@ struct Compilation {
   std::string features, schedule, kernelName;
   cpu::ImageFacts facts;
 
-  explicit Compilation(const Request &r)
-      : features(r.features.empty() ? cpu::hostFeatures() : r.features), kernelName(r.kernel) {}
+  explicit Compilation(const Request &r) : features(r.features), kernelName(r.kernel) {}
 
   Status fromProgram(const Request &r) {
     auto emitted = session.fromProgram(r);
@@ -160,28 +159,21 @@ Expected<std::string> emit(const EmitRequest &request) {
   return x86::assembly(*c.llvmModule, **target);
 }
 
-/// Images and their code live until the process ends: kernels may be running in any thread.
-struct Kept {
-  CpuImage image;
-  std::shared_ptr<x86::Loaded> code;
-};
-
-Expected<const CpuImage *> compile(const Request &request) {
+Expected<CompiledCpu> compile(const Request &request) {
   Compilation c(request);
   if (Status ok = c.fromProgram(request); !ok) return ok.takeError();
   if (Status ok = c.schedules(request); !ok) return ok.takeError();
   if (Status ok = c.checkProblem(); !ok) return ok.takeError();
   if (Status ok = c.runPasses(buildCpuInstrPipeline); !ok) return ok.takeError();
   if (Status ok = c.toLLVM(); !ok) return ok.takeError();
-  auto code = x86::Loaded::load(std::move(c.llvmModule), std::move(c.llvmContext), c.features);
-  if (!code) return code.takeError();
-  auto main = (*code)->lookup(request.kernel + "_main");
-  if (!main) return main.takeError();
-  auto prepare = (*code)->lookup(request.kernel + "_prepare");
-  if (!prepare) return prepare.takeError();
-  Kept kept;
-  kept.code = std::move(*code);
-  CpuImage &image = kept.image;
+  auto target = x86::createTarget(c.features);
+  if (!target) return target.takeError();
+  auto object = x86::object(*c.llvmModule, **target);
+  if (!object) return object.takeError();
+  auto elf = x86::linkShared(*object);
+  if (!elf) return elf.takeError();
+  CompiledCpu compiled{{}, std::move(*elf)};
+  CpuImage &image = compiled.image;
   image.schedule = c.schedule;
   image.features = c.features;
   image.bands = c.facts.bands;
@@ -191,47 +183,40 @@ Expected<const CpuImage *> compile(const Request &request) {
   image.scratchBytes = c.facts.scratchBytes;
   image.maxSegmentRows = c.facts.maxSegmentRows;
   image.denormalScales = c.facts.denormalScales;
-  image.prepare = reinterpret_cast<decltype(image.prepare)>(*prepare);
-  image.main = reinterpret_cast<decltype(image.main)>(*main);
-  static std::mutex mutex;
-  static auto *images = new std::list<Kept>; // never destroyed: see Kept
-  std::lock_guard lock(mutex);
-  images->push_back(std::move(kept));
-  return &images->back().image;
+  return compiled;
 }
 
 } // namespace
 } // namespace quern::jit
 
+/// Puts a result where the caller wants it.
+template <class T> static bool give(::quern::Expected<T> result, T *value, ::quern::Error *error) {
+  if (result)
+    *value = std::move(*result);
+  else
+    *error = result.takeError();
+  return bool(result);
+}
+
 #define QUERN_EXPORT extern "C" __attribute__((visibility("default")))
 
-QUERN_EXPORT const ::quern::jit::CpuImage *quernJitCompile(const ::quern::jit::Request *request,
-                                                           ::quern::Error *error) {
-  auto image = ::quern::jit::compile(*request);
-  if (image) return *image;
-  *error = image.takeError();
-  return nullptr;
+QUERN_EXPORT bool quernJitCompile(const ::quern::jit::Request *request, ::quern::jit::CompiledCpu *compiled,
+                                  ::quern::Error *error) {
+  return give(::quern::jit::compile(*request), compiled, error);
 }
 
 QUERN_EXPORT bool quernJitEmit(const ::quern::jit::EmitRequest *request, std::string *text,
                                ::quern::Error *error) {
   auto result =
       request->request.target == "cpu" ? ::quern::jit::emit(*request) : ::quern::jit::emitGpu(*request);
-  if (result)
-    *text = std::move(*result);
-  else
-    *error = result.takeError();
-  return bool(result);
+  return give(std::move(result), text, error);
 }
 
-QUERN_EXPORT const ::quern::jit::GpuImage *quernJitCompileGpu(const ::quern::jit::Request *request,
-                                                              ::quern::Error *error) {
-  auto image = ::quern::jit::compileGpu(*request);
-  if (image) return *image;
-  *error = image.takeError();
-  return nullptr;
+QUERN_EXPORT bool quernJitCompileGpu(const ::quern::jit::Request *request, ::quern::jit::GpuImage *image,
+                                     ::quern::Error *error) {
+  return give(::quern::jit::compileGpu(*request), image, error);
 }
 
-QUERN_EXPORT uint64_t quernJitStamp() { return ::quern::jit::boundaryStamp(); }
+QUERN_EXPORT uint64_t quernJitStamp() { return ::quern::jit::boundaryStamp(::quern::jit::compilerStamp); }
 
 QUERN_EXPORT const ::quern::jit::SimLibrary *quernJitSim() { return &::quern::jit::theSimLibrary(); }

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace quern::jit {
@@ -29,7 +30,7 @@ struct Request {
   std::map<std::string, int64_t> dims; // the dimensions that are compiled in: all but T, E and R
   DType act = DType::F32;
   std::vector<OperandKey> params, outputs;
-  std::string features; // CPU features, e.g. "+avx2,+fma,..."; empty: the host's, less QUERN_CPU_FEATURES
+  std::string features; // CPU features, e.g. "+avx2,+fma,..."; empty: cpuFeatures() of launch/CpuFeatures.h
   std::string schedule; // one line; empty: the default for this request
   /// GPU targets: rows that an expert may expect (rows / experts, rounded up to a power of two; 0: unknown).
   /// Only the default schedule looks at it.
@@ -78,15 +79,23 @@ struct EmitRequest {
   std::string inputText;
 };
 
-/// Compiles a request. Thread safe; images live until the process ends. `dlopen`s libquern-jit.so on first
-/// use: QUERN_JIT_LIBRARY, else beside the running program or module, else in ../lib of it; errors say where
-/// it was looked for.
-Expected<const CpuImage *> compileThroughLibrary(const Request &request);
+/// A CPU kernel as it is kept: all of CpuImage but the addresses, and the shared object that has them as
+/// "<kernel>_main" and "<kernel>_prepare".
+struct CompiledCpu {
+  CpuImage image;
+  std::string elf;
+};
+
+/// Compiles a request, each time it is called (runtime/launch/Images.h keeps what it gives). Thread safe.
+/// `dlopen`s libquern-jit.so on first use: QUERN_JIT_LIBRARY, else beside the running program or module, else
+/// in ../lib of it; errors say where it was looked for.
+Expected<CompiledCpu> compileThroughLibrary(const Request &request);
 /// Text of one stage.
 Expected<std::string> emitThroughLibrary(const EmitRequest &request);
 
-/// A GPU target's kernel (request.target "sm_90a" or "sim"); images live until the process ends.
-Expected<const GpuImage *> compileGpuThroughLibrary(const Request &request);
+/// The same for a GPU target (request.target "sm_90a" or "sim"). A simulator's code lives until the process
+/// ends.
+Expected<GpuImage> compileGpuThroughLibrary(const Request &request);
 
 /// The simulator lives in the library too. `deviceKernel`: a kernel of kernels/*.cu by name, as a host
 /// function for sim::Launch::entry, or null with `*error` set.
@@ -99,23 +108,24 @@ struct SimLibrary {
 };
 Expected<const SimLibrary *> simLibrary();
 
-/// Both sides of the library's boundary must have been built from the same headers: the sizes of what crosses
-/// it.
-inline constexpr uint64_t boundaryStamp() {
+/// Both sides of the library's boundary must have been built from the same headers, and the compiler from the
+/// sources that the cache's keys name (`sources`: compilerStamp of CompilerStamp.h).
+inline constexpr uint64_t boundaryStamp(std::string_view sources) {
   uint64_t stamp = 1;
+  for (char c : sources) stamp = (stamp ^ uint64_t(c)) * 0x100000001b3ull; // FNV
   for (uint64_t size :
-       {sizeof(Request), sizeof(EmitRequest), sizeof(CpuImage), sizeof(GpuImage), sizeof(SimLibrary),
+       {sizeof(Request), sizeof(EmitRequest), sizeof(CompiledCpu), sizeof(GpuImage), sizeof(SimLibrary),
         sizeof(sim::Launch), sizeof(sim::Options), sizeof(sim::Report), sizeof(sim::Buffer), sizeof(Error),
         sizeof(syntax::Program), sizeof(syntax::Kernel), sizeof(OperandKey), sizeof(GpuParam)})
-    stamp = (stamp ^ size) * 0x100000001b3ull; // FNV
+    stamp = (stamp ^ size) * 0x100000001b3ull;
   return stamp;
 }
 
-/// The symbols of libquern-jit.so (C++ ABI: both sides are built together). Null results leave the error
-/// in `*error`.
+/// The symbols of libquern-jit.so (C++ ABI: both sides are built together). False or
+/// null leave the error in `*error`.
 extern "C" {
-using CompileEntry = const CpuImage *(const Request *request, Error *error);
-using CompileGpuEntry = const GpuImage *(const Request *request, Error *error);
+using CompileEntry = bool(const Request *request, CompiledCpu *compiled, Error *error);
+using CompileGpuEntry = bool(const Request *request, GpuImage *image, Error *error);
 using SimLibraryEntry = const SimLibrary *();
 using StampEntry = uint64_t();
 using EmitEntry = bool(const EmitRequest *request, std::string *text, Error *error);

@@ -3,19 +3,29 @@
 #pragma once
 #include "runtime/cache/Key.h"
 #include "runtime/jit/Jit.h"
+#include <cstdint>
 
 namespace quern {
 
-/// Everything that changes the bytes of an image, field by field: the kernel's text in normal form, every field
-/// of the request, what each knob in the key resolved to, the versions of Quern's generator, LLVM, and for a GPU
-/// ptxas. Needs no LLVM.
+/// Everything that changes the bytes of an image, field by field: the kernel's text in normal form, every
+/// field of the request, what each knob in the key resolved to, the versions of Quern's generator, LLVM, and
+/// for a GPU ptxas. Needs no LLVM.
 cache::Key imageKey(const jit::Request &request);
 
-/// Images live until the process ends. `request.features` empty means the host's.
+/// Images live until the process ends. `request.features` empty means the host's. One of the threads that ask
+/// for a key builds it, the others wait for that; a failure is told to all of them and not kept.
 Expected<const jit::CpuImage *> cpuImage(const jit::Request &request);
 /// Target "sm_90a" (from the disk when it is there) or "sim" (always compiled).
 Expected<const jit::GpuImage *> gpuImage(const jit::Request &request);
 /// The driver refused this image: drops it from the disk and from memory, and compiles once more.
 Expected<const jit::GpuImage *> rebuildGpuImage(const jit::Request &request, const jit::GpuImage *refused);
+
+/// Since the process started.
+struct ImageStats {
+  int64_t compilations = 0; // kernels compiled
+  int64_t diskHits = 0;     // images that came from the cache's folder
+  int64_t compileUs = 0;
+};
+ImageStats imageStats();
 
 } // namespace quern

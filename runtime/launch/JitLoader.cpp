@@ -1,6 +1,8 @@
 // Opens libquern-jit.so at the first miss: until then no LLVM is mapped into the process.
 #include "runtime/config/Knobs.h"
+#include "runtime/jit/CompilerStamp.h"
 #include "runtime/jit/Jit.h"
+#include "runtime/launch/CpuFeatures.h"
 #include <cstdlib>
 #include <dlfcn.h>
 #include <filesystem>
@@ -50,7 +52,7 @@ Library open() {
     library.compileGpu = reinterpret_cast<CompileGpuEntry *>(dlsym(handle, compileGpuSymbol));
     library.sim = reinterpret_cast<SimLibraryEntry *>(dlsym(handle, simLibrarySymbol));
     auto *stamp = reinterpret_cast<StampEntry *>(dlsym(handle, stampSymbol));
-    bool matches = stamp && stamp() == boundaryStamp();
+    bool matches = stamp && stamp() == boundaryStamp(compilerStamp);
     if (matches && library.compile && library.emit && library.compileGpu && library.sim) return library;
     library.compile = nullptr, library.emit = nullptr, library.compileGpu = nullptr, library.sim = nullptr;
     tried += fmt::format("  {}: not a Quern compiler of this version\n", place.string());
@@ -69,19 +71,23 @@ const Library &library() {
 
 } // namespace
 
-Expected<const CpuImage *> compileThroughLibrary(const Request &request) {
+Expected<CompiledCpu> compileThroughLibrary(const Request &request) {
   const Library &l = library();
   if (!l.compile) return Error(l.error);
   Error error;
-  if (const CpuImage *image = l.compile(&request, &error)) return image;
+  CompiledCpu compiled;
+  Request full = request;
+  if (full.features.empty()) full.features = cpuFeatures();
+  if (l.compile(&full, &compiled, &error)) return compiled;
   return error;
 }
 
-Expected<const GpuImage *> compileGpuThroughLibrary(const Request &request) {
+Expected<GpuImage> compileGpuThroughLibrary(const Request &request) {
   const Library &l = library();
   if (!l.compileGpu) return Error(l.error);
   Error error;
-  if (const GpuImage *image = l.compileGpu(&request, &error)) return image;
+  GpuImage image;
+  if (l.compileGpu(&request, &image, &error)) return image;
   return error;
 }
 
@@ -96,7 +102,9 @@ Expected<std::string> emitThroughLibrary(const EmitRequest &request) {
   if (!l.emit) return Error(l.error);
   Error error;
   std::string text;
-  if (l.emit(&request, &text, &error)) return text;
+  EmitRequest full = request;
+  if (full.request.features.empty()) full.request.features = cpuFeatures();
+  if (l.emit(&full, &text, &error)) return text;
   return error;
 }
 

@@ -4,6 +4,7 @@
 #include "runtime/gpu/HostRun.h"
 #include "runtime/launch/CallSignature.h"
 #include "runtime/launch/Execute.h"
+#include "runtime/launch/Images.h"
 #include "runtime/launch/Request.h"
 #include <atomic>
 #include <chrono>
@@ -90,14 +91,14 @@ struct Module::Impl {
   DeviceCalls deviceCalls;
 
   Expected<const jit::CpuImage *> image(const jit::Request &request) {
-    return cpuImages.get(requestKey(request), [&] { return jit::compileThroughLibrary(request); });
+    return cpuImages.get(requestKey(request), [&] { return cpuImage(request); });
   }
 
   Expected<DeviceImage> image(gpu::Backend &backend, gpu::Stream stream, const jit::Request &request) {
     std::string key = fmt::format("{} {}", fmt::ptr(&backend), requestKey(request));
     return deviceImages.get(key, [&]() -> Expected<DeviceImage> {
       if (Status ok = backend.mayLoad(request.kernel, stream); !ok) return ok.takeError();
-      auto image = jit::compileGpuThroughLibrary(request);
+      auto image = gpuImage(request);
       if (!image) return image.takeError();
       auto loaded = backend.load(**image);
       if (!loaded) return loaded.takeError();

@@ -48,7 +48,8 @@ LAYERS = [
     ),
     Layer(
         "runtime",
-        ("compiler/support", "compiler/syntax", "runtime/jit/Jit.h", "runtime/jit/GpuImage.h", "runtime/driver", "runtime/cache", "runtime/config")
+        ("compiler/support", "compiler/syntax", "runtime/jit/Jit.h", "runtime/jit/GpuImage.h", "runtime/jit/CompilerStamp.h")
+        + ("runtime/driver", "runtime/cache", "runtime/config")
         + ("runtime/routing", "runtime/sim/Sim.h", "runtime/gpu", "runtime/packing", "runtime/tune", "runtime/launch", "runtime/oracle"),
     ),
     Layer("python_bindings", ("compiler/support", "compiler/syntax", "runtime", "python_bindings"), python=True),

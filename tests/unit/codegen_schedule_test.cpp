@@ -1,6 +1,6 @@
 // The schedule record and the reading of CPU features: what parses, what is refused and why.
 #include "codegen/cpu/Schedule.h"
-#include <cstdlib>
+#include "runtime/launch/CpuFeatures.h"
 #include <gtest/gtest.h>
 #include <random>
 
@@ -149,15 +149,7 @@ TEST(Features, HighestIsaThatHasAllItNeeds) {
   for (Isa isa : isas) EXPECT_FALSE(name(isa).empty());
 }
 
-/// hostFeatures with QUERN_CPU_FEATURES set for the time of one call.
-std::string featuresWith(const char *text) {
-  const char *old = std::getenv("QUERN_CPU_FEATURES");
-  std::string saved = old ? old : "";
-  text ? setenv("QUERN_CPU_FEATURES", text, 1) : unsetenv("QUERN_CPU_FEATURES");
-  std::string found = hostFeatures();
-  old ? setenv("QUERN_CPU_FEATURES", saved.c_str(), 1) : unsetenv("QUERN_CPU_FEATURES");
-  return found;
-}
+std::string featuresWith(const char *changes) { return cpuFeatures(changes); }
 bool has(const std::string &features, const std::string &item) {
   return ("," + features + ",").find("," + item + ",") != std::string::npos;
 }
@@ -194,7 +186,7 @@ TEST(Features, GroupsTakeWhatIsBuiltOnThem) {
 }
 
 TEST(Features, TheTextIsInFixedOrderAndSafe) {
-  std::string host = featuresWith(nullptr);
+  std::string host = cpuFeatures("");
   EXPECT_EQ(host, featuresWith(""));
   EXPECT_EQ(host, featuresWith(",,+,-,avx2,nonsense"));
   EXPECT_TRUE(has(featuresWith("+quern-test"), "+quern-test"));

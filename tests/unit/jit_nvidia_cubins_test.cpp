@@ -106,7 +106,7 @@ Compiled compile(const Kernel &k, const Family &family) {
   request->schedule = std::string(k.halved && family.halved ? family.halved : family.schedule) + k.regs;
   auto image = jit::compileGpuThroughLibrary(*request);
   if (!image) return c.failure = image.error().str(), c;
-  c.image = **image;
+  c.image = *image;
   c.report = driver::parsePtxasLog(c.image.ptxasLog);
   return c;
 }

@@ -1,0 +1,180 @@
+// See Images.h.
+#include "runtime/launch/Images.h"
+#include "runtime/cache/Store.h"
+#include "runtime/driver/ToolIdentity.h"
+#include "runtime/launch/ImageFile.h"
+#include "runtime/launch/ImageFlights.h"
+#include "runtime/launch/ImageKey.h"
+#include "runtime/launch/LoadCode.h"
+#include <atomic>
+#include <chrono>
+#include <fmt/format.h>
+
+namespace quern {
+namespace {
+
+using cache::Content;
+using cache::Store;
+using jit::CpuImage;
+using jit::GpuImage;
+using jit::Request;
+
+std::atomic<int64_t> compilations{0}, diskHits{0}, compileUs{0};
+
+/// Counts a compilation and its time.
+template <class Compile> auto counted(Compile compile) {
+  auto start = std::chrono::steady_clock::now();
+  auto result = compile();
+  auto time = std::chrono::steady_clock::now() - start;
+  if (result) {
+    ++compilations;
+    compileUs += std::chrono::duration_cast<std::chrono::microseconds>(time).count();
+  }
+  return result;
+}
+
+/// An entry that carries the right key and digest, and still is no image of this request: only another
+/// program, or a bug, can have written it.
+Error notAnImage(const cache::Key &key) {
+  return Error::internal(fmt::format("what was compiled does not read back as a {} image", key.kind),
+                         key.hash());
+}
+
+/// From the parts of an entry to something that runs.
+Expected<const CpuImage *> loadCpu(const Content &content, const Request &request, const cache::Key &key) {
+  auto compiled = cpuFromContent(content, request.kernel);
+  if (!compiled || compiled->image.features != request.features) return notAnImage(key);
+  auto code = loadCode(compiled->elf);
+  if (!code) return code.takeError();
+  auto *image = new CpuImage(std::move(compiled->image)); // for ever
+  image->main = reinterpret_cast<decltype(image->main)>(code->find(request.kernel + "_main"));
+  image->prepare = reinterpret_cast<decltype(image->prepare)>(code->find(request.kernel + "_prepare"));
+  if (!image->main || !image->prepare) return notAnImage(key);
+  return image;
+}
+
+Expected<const GpuImage *> loadGpu(const Content &content, const Request &request, const cache::Key &key) {
+  auto image = gpuFromContent(content);
+  if (!image || image->arch != request.target || image->entry != request.kernel) return notAnImage(key);
+  return new GpuImage(std::move(*image)); // for ever
+}
+
+/// Disk, else compiler; an entry that does not load is made anew, once. What was compiled runs from the bytes
+/// that are published.
+template <class Image, class Make, class Load>
+Expected<const Image *> fromStore(const cache::Key &key, Make make, Load load) {
+  Store &store = Store::user();
+  for (bool again = false;; again = true) {
+    bool made = false;
+    auto content = store.findOrMake(key, make, &made);
+    if (!content) return content.takeError();
+    Expected<const Image *> image = load(*content);
+    if (image && !made) ++diskHits;
+    if (image || made || again) return image;
+    store.discard(key);
+  }
+}
+
+Expected<const CpuImage *> buildCpu(const Request &request, const cache::Key &key) {
+  auto make = [&]() -> Expected<Content> {
+    auto compiled = counted([&] { return jit::compileThroughLibrary(request); });
+    if (!compiled) return compiled.takeError();
+    return toContent(*compiled);
+  };
+  return fromStore<CpuImage>(key, make,
+                             [&](const Content &content) { return loadCpu(content, request, key); });
+}
+
+/// Compiles for sm_90a, and says under which assembler's name the image belongs.
+Expected<GpuImage> compileGpu(const Request &request, std::string &ptxas) {
+  auto image = counted([&] { return jit::compileGpuThroughLibrary(request); });
+  if (!image) return image;
+  ptxas = image->cubin.empty() ? "none" : driver::ptxasVersion(image->ptxasPath);
+  Content content = toContent(*image);
+  if (gpuFromContent(content)) return image;
+  Error error = Error::system(
+      fmt::format("wrote a cubin of {} bytes without the kernel '{}'", image->cubin.size(), image->entry),
+      image->ptxasPath);
+  error.detail = image->ptxasLog;
+  return error;
+}
+
+/// Without a ptxas here: what another machine's assembled, if that is in the cache.
+const GpuImage *assembledElsewhere(const Request &request) {
+  Store &store = Store::user();
+  std::string ptxas = driver::newestTool(store, imageKeyWithoutTool(request));
+  if (ptxas.empty()) return nullptr;
+  cache::Key key = imageKeyWith(request, ptxas);
+  auto content = store.find(key);
+  if (!content) return nullptr;
+  auto image = loadGpu(*content, request, key);
+  if (!image) return store.discard(key), nullptr;
+  ++diskHits;
+  return *image;
+}
+
+Expected<const GpuImage *> buildGpu(const Request &request, const std::string &ptxas, bool elsewhere) {
+  if (request.target == "sim") {
+    auto image = counted([&] { return jit::compileGpuThroughLibrary(request); });
+    if (!image) return image.takeError();
+    return new GpuImage(std::move(*image)); // for ever
+  }
+  if (ptxas == "none" && elsewhere)
+    if (const GpuImage *image = assembledElsewhere(request)) return image;
+  Store &store = Store::user();
+  cache::Key key = imageKeyWith(request, ptxas);
+  std::optional<Content> other; // another ptxas made it than the key foretold
+  auto make = [&]() -> Expected<Content> {
+    std::string used;
+    auto image = compileGpu(request, used);
+    if (!image) return image.takeError();
+    Content content = toContent(*image);
+    if (used != "none") driver::rememberTool(store, imageKeyWithoutTool(request), used);
+    if (used == ptxas) return content;
+    store.publish(imageKeyWith(request, used), content);
+    other = std::move(content);
+    return Error::internal("assembled by " + used, "ptxas");
+  };
+  auto load = [&](const Content &content) { return loadGpu(content, request, key); };
+  auto image = fromStore<GpuImage>(key, make, load);
+  return other ? load(*other) : image;
+}
+
+std::string assemblerOf(const Request &request) {
+  return request.target == "sm_90a" ? driver::ptxasInUse() : "";
+}
+
+} // namespace
+
+ImageStats imageStats() { return {compilations.load(), diskHits.load(), compileUs.load()}; }
+
+Expected<const CpuImage *> cpuImage(const Request &request) {
+  Request full = resolved(request);
+  cache::Key key = imageKeyWith(full, "");
+  return ImageFlights<CpuImage>::instance().get(key.text(), [&] { return buildCpu(full, key); });
+}
+
+Expected<const GpuImage *> gpuImage(const Request &request) {
+  Request full = resolved(request);
+  std::string ptxas = assemblerOf(full);
+  return ImageFlights<GpuImage>::instance().get(imageKeyWith(full, ptxas).text(),
+                                                [&] { return buildGpu(full, ptxas, true); });
+}
+
+Expected<const GpuImage *> rebuildGpuImage(const Request &request, const GpuImage *refused) {
+  Request full = resolved(request);
+  std::string ptxas = assemblerOf(full);
+  cache::Key key = imageKeyWith(full, ptxas);
+  auto &flights = ImageFlights<GpuImage>::instance();
+  // Another thread may have rebuilt it already: then there is nothing to drop.
+  if (flights.forget(key.text(), refused)) {
+    Store &store = Store::user();
+    store.discard(key);
+    if (ptxas == "none")
+      if (std::string theirs = driver::newestTool(store, imageKeyWithoutTool(full)); !theirs.empty())
+        store.discard(imageKeyWith(full, theirs));
+  }
+  return flights.get(key.text(), [&] { return buildGpu(full, ptxas, false); });
+}
+
+} // namespace quern
