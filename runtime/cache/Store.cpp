@@ -16,8 +16,12 @@ struct DiskStore::Flight {
   std::condition_variable landed;
   std::optional<Expected<Content>> result;
   std::thread::id maker = std::this_thread::get_id();
+  uint64_t generation = forkGeneration();
 
+  /// A child of fork() that returns from its parent's `make` finds the mutex as it was then: perhaps held.
+  bool inherited() const { return generation != forkGeneration(); }
   void land(Expected<Content> value) {
+    if (inherited()) return;
     std::lock_guard<std::mutex> guard(mutex);
     result = std::move(value);
     landed.notify_all();
@@ -88,7 +92,7 @@ bool DiskStore::publish(const Key &key, const Content &content) {
 bool DiskStore::publishText(const std::string &name, const std::string &text, const std::string &bytes) {
   const Folder &folder = *options.folder;
   Lock turn;
-  if (!room.makeFor(folder, options.locks, options.limitBytes, bytes.size(), turn)) return false;
+  if (!room.makeFor(folder, options.locks.get(), options.limitBytes, bytes.size(), turn)) return false;
   int error = 0;
   for (int attempt = 0; attempt < 2; ++attempt) {
     error = publishEntryFile(folder, name, bytes);
@@ -115,7 +119,7 @@ bool DiskStore::publishText(const std::string &name, const std::string &text, co
 Lock DiskStore::waitForOthers(const std::string &name, const std::string &text, const Key &key,
                               std::optional<Content> &theirs) {
   Lock lock;
-  const LockFolder *locks = options.locks;
+  const LockFolder *locks = options.locks.get();
   struct stat status;
   if (!locks || !options.folder || !options.folder->writable ||
       sys::stat(options.folder->file.get(), status) != 0) {
@@ -190,6 +194,7 @@ Expected<Content> DiskStore::findOrMake(const Key &key, const std::function<Expe
     const std::string &text;
     Flight &flight;
     ~Landing() {
+      if (flight.inherited()) return;
       bool landed;
       {
         std::lock_guard<std::mutex> guard(flight.mutex);
@@ -222,6 +227,11 @@ CacheStats DiskStore::stats() const {
   return stats;
 }
 
+/// The user's locks live as long as the process.
+static std::shared_ptr<const LockFolder> userLocks() {
+  return {std::shared_ptr<void>(), &LockFolder::user()};
+}
+
 Store &Store::user() {
   return onceOrTwice<DiskStore>([] {
     StoreOptions options;
@@ -229,7 +239,7 @@ Store &Store::user() {
     FolderChoice choice = chooseFolder(Places::fromEnvironment());
     if (!choice.warning.empty()) notice("cache", choice.warning);
     options.folder = std::move(choice.folder);
-    options.locks = &LockFolder::user();
+    options.locks = userLocks();
     return new DiskStore(std::move(options));
   });
 }
@@ -240,7 +250,7 @@ std::unique_ptr<Store> Store::open(const std::string &folder, uint64_t limitByte
   StoreOptions options;
   options.folder = std::move(*opened);
   options.limitBytes = limitBytes;
-  options.locks = &LockFolder::user();
+  options.locks = userLocks();
   return std::make_unique<DiskStore>(std::move(options));
 }
 

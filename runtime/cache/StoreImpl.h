@@ -6,6 +6,7 @@
 #include "runtime/cache/Store.h"
 #include <atomic>
 #include <map>
+#include <memory>
 #include <mutex>
 
 namespace quern::cache {
@@ -13,8 +14,8 @@ namespace quern::cache {
 struct StoreOptions {
   std::optional<Folder> folder;
   uint64_t limitBytes = 0;
-  /// Not owned; null: no single flight across processes.
-  const LockFolder *locks = nullptr;
+  /// Null: no single flight across processes.
+  std::shared_ptr<const LockFolder> locks;
   /// How long a process waits for another one that makes the same entry.
   std::chrono::milliseconds patience{120'000};
 };

@@ -1,6 +1,7 @@
 // Which folder is used and which is not: order of the variables, owners, modes, links, network file systems.
 #include "cache_support.h"
 #include "runtime/cache/Folder.h"
+#include <atomic>
 #include <fmt/format.h>
 #include <grp.h>
 #include <sys/stat.h>
@@ -194,7 +195,15 @@ TEST_F(CacheFolder, NetworkFileSystems) {
     EXPECT_EQ(openLockFolder(places)->path == top.at("run/quern"), !expected) << std::hex << type;
     test::TestCache cache;
     auto store = cache.open();
+    static std::atomic<int> syncs;
+    syncs = 0;
+    sys::setHook([](sys::Call call) {
+      syncs += call == sys::Call::Sync;
+      return sys::Fault{};
+    });
     EXPECT_TRUE(store->publish(test::numbered(1), test::contentOf(1)));
+    sys::setHook(nullptr);
+    EXPECT_EQ(syncs, expected ? 1 : 0);
     EXPECT_TRUE(store->find(test::numbered(1)));
   };
   for (long type : network) check(type, true);
@@ -223,9 +232,8 @@ TEST_F(CacheFolder, AnArbitraryUserWithoutHome) {
               StoreOptions options;
               options.folder = std::move(*choice.folder);
               options.limitBytes = UINT64_MAX;
-              LockFolder locks(openLockFolder(places));
-              if (!locks.usable()) return 2;
-              options.locks = &locks;
+              options.locks = std::make_shared<LockFolder>(openLockFolder(places));
+              if (!options.locks->usable()) return 2;
               DiskStore store(std::move(options));
               bool made = false;
               auto make = [] { return Expected<Content>(test::contentOf(1)); };
@@ -254,9 +262,8 @@ TEST_F(CacheFolder, AReadOnlyFolderIsRead) {
               if (!folder || folder->writable) return 1;
               options.folder = std::move(*folder);
               options.limitBytes = 1 << 20;
-              LockFolder none(openFolder(cache.locks, true));
-              if (none.usable()) return 2;
-              options.locks = &none;
+              options.locks = std::make_shared<LockFolder>(openFolder(cache.locks, true));
+              if (options.locks->usable()) return 2;
               DiskStore store(std::move(options));
               if (store.find(test::numbered(1)) != test::contentOf(1)) return 3;
               if (!store.publish(test::numbered(1), test::contentOf(1))) return 4; // it is there

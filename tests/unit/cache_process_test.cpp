@@ -240,6 +240,40 @@ TEST(CacheProcess, ForkUnderMakingThreads) {
   EXPECT_EQ(result, 0);
 }
 
+// A child that is forked inside a make and returns from it, while others of its parent wait for that make.
+TEST(CacheProcess, ForkInsideAMake) {
+  int result = waitChild(spawnChild([] {
+    TestCache cache;
+    auto store = cache.open(UINT64_MAX, 20s);
+    std::atomic<bool> stop{false};
+    std::vector<std::thread> others;
+    std::atomic<int> wrong{0};
+    for (int t = 0; t < 4; ++t)
+      others.emplace_back([&] {
+        while (!stop) {
+          auto made = store->findOrMake(numbered(1), [] { return Expected<Content>(contentOf(1)); });
+          if (!made || *made != contentOf(1)) ++wrong;
+          store->discard(numbered(1));
+        }
+      });
+    int failed = 0;
+    for (int i = 2; i < 40; ++i) {
+      pid_t child = -1;
+      auto made = store->findOrMake(numbered(i), [&]() -> Expected<Content> {
+        child = fork();
+        return contentOf(i);
+      });
+      bool right = made && *made == contentOf(i) && store->find(numbered(i)) == contentOf(i);
+      if (child == 0) _exit(right ? 0 : 1);
+      failed += !right + (waitChild(child) != 0);
+    }
+    stop = true;
+    for (std::thread &other : others) other.join();
+    return failed + wrong ? 1 : 0;
+  }));
+  EXPECT_EQ(result, 0);
+}
+
 // Locks by themselves: held by one, over threads and processes, in a storm; their files stay.
 TEST(CacheProcess, LockStorm) {
   TestCache cache;

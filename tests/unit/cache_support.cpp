@@ -48,7 +48,7 @@ std::unique_ptr<DiskStore> TestCache::open(uint64_t limit, std::chrono::millisec
   if (opened) options.folder = std::move(*opened);
   options.limitBytes = limit;
   options.patience = patience;
-  options.locks = new LockFolder(openFolder(locks, true)); // outlives the store, as the user's does
+  options.locks = std::make_shared<LockFolder>(openFolder(locks, true));
   return std::make_unique<DiskStore>(std::move(options));
 }
 
