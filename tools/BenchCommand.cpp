@@ -159,7 +159,9 @@ void addBench(CLI::App &app, int &exitCode) {
       ->check(CLI::IsMember({"uniform", "zipf", "one"}))
       ->capture_default_str();
   command->add_option("--seed", options->bench.seed, "seed of the generated data")->capture_default_str();
-  command->add_option("--seconds", options->bench.seconds, "of timing, for each call and schedule")
+  command
+      ->add_option("--seconds", options->bench.seconds,
+                   "of timing, for each call and schedule; flushes count")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command->add_option("--max-rounds", options->bench.maxRounds, "samples of a schedule at most")

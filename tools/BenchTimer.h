@@ -10,7 +10,7 @@ struct BenchOptions {
   std::vector<std::string> schedules; // lines, whole or partial, after the default
   std::string routing = "uniform";
   uint64_t seed = 0;
-  double seconds = 1; // of timing, for each call and schedule
+  double seconds = 1; // for each call and schedule, flushes included
   int minRounds = 5, maxRounds = 1000;
   int ordinal = 0; // of the GPU
 };

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstring>
 #include <fmt/format.h>
+#include <functional>
 #include <memory>
 #include <unistd.h>
 #include <vector>
@@ -123,12 +124,11 @@ std::vector<uint64_t> &largeBuffer() {
   return buffer;
 }
 
-/// Each thread works for `seconds`, all at once; the sum of their rates.
+/// All threads work at once for `seconds`; the sum of their rates.
 double parallelRate(double seconds, const std::function<double(int)> &work) {
   int threads = numThreads();
   std::vector<double> rates(size_t(threads), 0.0);
   parallelFor(threads, threads, [&](int64_t task, int) {
-    work(int(task)); // warm
     double done = 0;
     Clock::time_point start = Clock::now();
     do done += work(int(task));
@@ -140,29 +140,38 @@ double parallelRate(double seconds, const std::function<double(int)> &work) {
   return total;
 }
 
-double readRate(double seconds) {
-  auto &buffer = largeBuffer();
-  size_t parts = size_t(numThreads()), part = buffer.size() / parts;
-  std::vector<uint64_t> sinks(parts * 8, 0); // a cache line each
-  return parallelRate(seconds, [&](int thread) {
-    const uint64_t *begin = buffer.data() + size_t(thread) * part;
+/// Every thread reads its part of the buffer, in pieces, round and round.
+class Reader {
+  static constexpr size_t piece = size_t(1) << 17; // of 8 bytes
+  std::vector<size_t> at;
+  std::vector<uint64_t> sinks;
+
+public:
+  Reader() : at(size_t(numThreads()) * 8, 0), sinks(at.size(), 0) {} // a cache line each
+  double operator()(int thread) {
+    auto &buffer = largeBuffer();
+    size_t part = buffer.size() / size_t(numThreads()), slot = size_t(thread) * 8;
+    const uint64_t *begin = buffer.data() + size_t(thread) * part + at[slot];
+    size_t count = std::min(piece, part - at[slot]);
     uint64_t sum = 0;
-    for (size_t i = 0; i < part; ++i) sum += begin[i];
-    sinks[size_t(thread) * 8] += sum;
-    return double(part * 8);
-  });
-}
+    for (size_t i = 0; i < count; ++i) sum += begin[i];
+    sinks[slot] += sum;
+    at[slot] = at[slot] + count < part ? at[slot] + count : 0;
+    return double(count * 8);
+  }
+};
 
 Roof cpuRoof(const std::string &schedule) {
   Arithmetic arithmetic = arithmeticOf(schedule);
   std::vector<float> sinks(size_t(numThreads()) * 16, 1.0f);
   Roof roof;
-  // The best of three: a neighbour on the machine lowers a rate, nothing raises it.
-  for (int i = 0; i < 3; ++i) {
+  Reader reader;
+  // The best of many short windows: a neighbour on the machine lowers a rate, nothing raises it.
+  for (int i = 0; i < 60; ++i) {
     double flops =
-        parallelRate(0.05, [&](int thread) { return arithmetic.loop(&sinks[size_t(thread) * 16]); });
+        parallelRate(0.003, [&](int thread) { return arithmetic.loop(&sinks[size_t(thread) * 16]); });
     roof.tflops = std::max(roof.tflops, flops * 1e-12);
-    roof.gbs = std::max(roof.gbs, readRate(0.05) * 1e-9);
+    roof.gbs = std::max(roof.gbs, parallelRate(0.005, std::ref(reader)) * 1e-9);
   }
   roof.arithmetic = arithmetic.name;
   roof.source =

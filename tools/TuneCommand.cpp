@@ -23,7 +23,7 @@ struct TuneCommand {
   ShapeOptions shapes;
   tune::Options how;
   std::string target = "cpu", policy = "device", reportFile;
-  bool rankOnly = false, json = false, quiet = false;
+  bool rankOnly = false, all = false, json = false, quiet = false;
   int ordinal = 0, threads = 0;
 };
 
@@ -62,8 +62,9 @@ Status checkWritable(const std::string &path) {
 }
 
 std::string outcomeOf(const TunedCall &call) {
-  if (!call.error.empty()) return "failed: " + call.error;
-  if (!call.result.refused.empty()) return "not measured: " + call.result.refused;
+  auto firstLine = [](const std::string &text) { return text.substr(0, text.find('\n')); };
+  if (!call.error.empty()) return "failed: " + firstLine(call.error);
+  if (!call.result.refused.empty()) return "not measured: " + firstLine(call.result.refused);
   return fmt::format("{}{}", call.result.fromRecord ? "on record: " : "",
                      call.result.schedule.empty() ? "the default" : call.result.schedule);
 }
@@ -100,7 +101,7 @@ class Tuning {
     if (options.json)
       fmt::print("{}", tuneJson(report));
     else
-      printTuneTable(report);
+      printTuneTable(report, options.all);
     return {};
   }
 
@@ -203,6 +204,7 @@ void addTune(CLI::App &app, int &exitCode) {
   command->add_flag("--retune", options->how.retune, "measure although there is a record; the record stays");
   command->add_flag("--rank-only", options->rankOnly, "rank by the cost model, measure nothing");
   command->add_option("--report", options->reportFile, "write one HTML page with plots and every candidate");
+  command->add_flag("--all", options->all, "show every rejected candidate in the table");
   command->add_flag("--json", options->json, "print one JSON object instead of the table");
   command->add_flag("--quiet", options->quiet, "no progress");
   command->footer(

@@ -38,15 +38,15 @@ public:
                          escapeHtml(head[i]));
     out += "</tr></thead><tbody>\n";
   }
-  void row(const std::vector<std::string> &cells, bool used = false) {
+  void row(const std::vector<std::string> &cells, bool used = false) { // end tags are optional, and rows many
     out += used ? "<tr class=\"used\">" : "<tr>";
     for (size_t i = 0; i < cells.size(); ++i)
-      out += fmt::format("<td{}>{}</td>",
+      out += fmt::format("<td{}>{}",
                          i < textFrom                            ? ""
                          : i > textFrom && i + 1 == cells.size() ? " class=\"t reason\""
                                                                  : " class=\"t\"",
                          cells[i].starts_with('<') ? cells[i] : escapeHtml(cells[i]));
-    out += "</tr>\n";
+    out += '\n';
   }
   std::string str() const { return out + "</tbody></table></div>\n"; }
 };
@@ -108,7 +108,9 @@ Plot timePlot(const TunedGroup &group, const std::string &id, bool measured) {
   for (const TunedCall &call : group.calls)
     for (const ScheduleRow &row : call.rows) {
       double us = row.shownUs(measured);
-      if (us <= 0 || row.state == "failed") continue;
+      // Unmeasured schedules are drawn where nothing is measured, and of those only what the model would try.
+      bool drawn = measured ? row.state != "failed" : row.isDefault || row.isWinner || row.state == "ranked";
+      if (us <= 0 || !drawn) continue;
       PlotPoint p{double(call.shape.rowsPerExpert), us, 0, 0, "", ""};
       if (measured) p.low = row.lowUs, p.high = row.highUs;
       p.tip = fmt::format("{}: {} µs, {}{}", row.isDefault ? "default" : row.name, shortNumber(us),
@@ -221,13 +223,25 @@ std::string candidateSection(const TunedGroup &group) {
     if (!call.error.empty()) out += "<p>" + escapeHtml(call.error) + "</p>\n";
     Table table(fmt::format("Candidates of {}", call.shape.label()),
                 {"µs", "99 %", "predicted, µs", "schedule", "verdict", "reason"}, 3);
-    for (const ScheduleRow &row : call.rows)
+    Table rejected("Rejected candidates of " + call.shape.label(),
+                   {"predicted, µs", "schedule", "verdict", "reason"}, 1);
+    size_t count = 0;
+    for (const ScheduleRow &row : call.rows) {
+      std::string predicted = row.predictedUs > 0 ? shortNumber(row.predictedUs) : "";
+      if (row.rejected()) {
+        rejected.row({predicted, code(row.name), row.state, row.reason}), ++count;
+        continue;
+      }
       table.row({row.us > 0 ? shortNumber(row.us) : "",
                  row.us > 0 ? fmt::format("{}–{}", shortNumber(row.lowUs), shortNumber(row.highUs)) : "",
-                 row.predictedUs > 0 ? shortNumber(row.predictedUs) : "", code(row.name), row.state,
-                 row.reason},
+                 predicted, code(row.name), row.state, row.reason},
                 row.isWinner);
-    out += table.str() + "</details>\n";
+    }
+    out += table.str();
+    if (count)
+      out += fmt::format("<details><summary>{} rejected without being measured</summary>\n{}</details>\n",
+                         count, rejected.str());
+    out += "</details>\n";
   }
   return out;
 }

@@ -9,7 +9,7 @@ static std::string interval(const ScheduleRow &row) {
   return row.us > 0 ? fmt::format("{}..{}", shortNumber(row.lowUs), shortNumber(row.highUs)) : "";
 }
 
-static void printCall(const TunedGroup &group, const TunedCall &call) {
+static void printCall(const TunedGroup &group, const TunedCall &call, bool all) {
   const tune::Result &r = call.result;
   fmt::print("\n{}, {} tokens\n", call.shape.label(), call.shape.tokens);
   if (!call.error.empty()) return fmt::print("  {}\n", call.error);
@@ -26,7 +26,10 @@ static void printCall(const TunedGroup &group, const TunedCall &call) {
   }
   fmt::print("  {:<12} {:>9} {:>17} {:>8} {:>10}  schedule\n", "", call.measured ? "us" : "",
              call.measured ? "99 %" : "", "default/", "predicted");
+  constexpr int fewRejected = 8;
+  int rejected = 0;
   for (const ScheduleRow &row : call.rows) {
+    if (row.rejected() && ++rejected > fewRejected && !all) continue;
     double shown = row.shownUs(call.measured);
     fmt::print("  {:<12} {:>9} {:>17} {:>8} {:>10}  {}\n", row.state, row.us > 0 ? shortNumber(row.us) : "",
                interval(row), shown > 0 && base > 0 ? fmt::format("{:.3f}", base / shown) : "",
@@ -34,9 +37,12 @@ static void printCall(const TunedGroup &group, const TunedCall &call) {
     if (!row.reason.empty() && row.state != "slower" && !row.isWinner)
       fmt::print("  {:<12} {}\n", "", row.reason);
   }
+  if (rejected > fewRejected && !all)
+    fmt::print("  {:<12} and {} more: --all, --json and --report show them\n", "rejected",
+               rejected - fewRejected);
 }
 
-void printTuneTable(const TuneReport &report) {
+void printTuneTable(const TuneReport &report, bool all) {
   if (!report.note.empty()) fmt::print("{}\n", report.note);
   for (const TunedGroup &group : report.groups) {
     fmt::print("{}\n", group.title);
@@ -50,7 +56,7 @@ void printTuneTable(const TuneReport &report) {
       fmt::print("roof        {} TFLOP/s ({}), {} GB/s, {}\n", shortNumber(group.roof.tflops),
                  group.roof.arithmetic, shortNumber(group.roof.gbs), group.roof.source);
     if (!group.common.empty()) fmt::print("schedules   all have {}\n", group.common);
-    for (const TunedCall &call : group.calls) printCall(group, call);
+    for (const TunedCall &call : group.calls) printCall(group, call, all);
   }
   fmt::print("\n");
 }

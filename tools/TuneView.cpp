@@ -108,6 +108,7 @@ void nameRows(TunedGroup &group) {
   std::set<std::string> common;
   bool first = true;
   auto share = [&](const std::string &line) {
+    if (line.empty()) return; // a default that was never compiled
     auto fields = words(line);
     std::set<std::string> here(fields.begin(), fields.end());
     if (first)

@@ -19,6 +19,8 @@ struct ScheduleRow {
   double us = 0, lowUs = 0, highUs = 0; // of the worse routing; 0: no measurement
   double predictedUs = 0;
   bool isDefault = false, isWinner = false;
+  /// Nobody meant to measure it.
+  bool rejected() const { return state == "pruned" || state == "illegal" || state == "duplicate"; }
   /// What the plots draw: measured if anything of the call was.
   double shownUs(bool measured) const { return measured ? us : predictedUs; }
 };
@@ -56,7 +58,8 @@ struct TuneReport {
 /// Groups the calls and fills rows and names. Roofs are left to the caller.
 std::vector<TunedGroup> groupCalls(std::vector<TunedCall> calls);
 
-void printTuneTable(const TuneReport &report);
+/// `all`: every rejected candidate, not the first few of each call.
+void printTuneTable(const TuneReport &report, bool all);
 std::string tuneJson(const TuneReport &report);
 /// One self-contained page.
 std::string tuneHtml(const TuneReport &report);
