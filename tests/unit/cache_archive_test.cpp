@@ -105,6 +105,9 @@ TEST_F(CacheArchive, NamesThatLeaveTheArchive) {
                            "quern-cache/v2/" + hash.substr(0, 2) + "/" + hash + ".entry",
                            folder + std::string(32, 'G') + ".entry",
                            folder + hash.substr(0, 31) + ".entry",
+                           "/" + hash + ".entry",
+                           folder + "sub/" + hash + ".entry",
+                           folder + hash + ".json",
                            folder + hash + ".entry.entry",
                            folder + hash + ".ENTRY",
                            folder + hash + "\n.entry",
@@ -115,11 +118,13 @@ TEST_F(CacheArchive, NamesThatLeaveTheArchive) {
                            folder + "\u00fc",
                            hash + ".entry"}) {
     auto members = good;
-    members.insert(members.begin() + 1, {name, "evil"});
+    members.insert(members.begin() + 1, {name, encodeEntry(keyOf(99), {})}); // a whole entry
     to.entries.clear();
     auto report = imported(to, tarOf(members));
     ASSERT_TRUE(report);
     EXPECT_EQ(report->refused, 1) << name;
+    EXPECT_THAT(complaint(report), testing::AnyOf(HasSubstr("is not the name of an entry"),
+                                                  HasSubstr("is not the hash of its key")));
     EXPECT_EQ(report->imported, 5) << name; // the others are good, and stay so
     EXPECT_EQ(to.entries, from.entries) << name;
     for (const std::string &reason : report->reasons)
