@@ -140,6 +140,34 @@ TEST(CacheProcess, AStoppedHolderDelaysTheOthersOnce) {
   EXPECT_EQ(verify(cache.opened()).good, 1);
 }
 
+// Another host published it, or the holder was stopped just after: nobody waits for the lock then.
+TEST(CacheProcess, AWaiterTakesWhatOthersPublish) {
+  TestCache cache;
+  pid_t holder = spawnChild([&] {
+    auto result = cache.open()->findOrMake(numbered(1), [&]() -> Expected<Content> {
+      count(cache.top.at("making"));
+      pause();
+      return contentOf(1);
+    });
+    return int(bool(result));
+  });
+  ASSERT_TRUE(eventually([&] { return counted(cache.top.at("making")) == 1; }));
+  pid_t waiter = spawnChild([&] {
+    auto store = cache.open(UINT64_MAX, 20s);
+    count(cache.top.at("waiting"));
+    bool made = true;
+    auto result = store->findOrMake(numbered(1), [&]() -> Expected<Content> { return contentOf(2); }, &made);
+    return result && !made && *result == contentOf(1) ? 0 : 1;
+  });
+  ASSERT_TRUE(eventually([&] { return counted(cache.top.at("waiting")) == 1; }));
+  std::this_thread::sleep_for(20ms);
+  EXPECT_TRUE(cache.open()->publish(numbered(1), contentOf(1)));
+  // The holder lives until the waiter is done. Without its look at the disk the waiter would make its own.
+  EXPECT_EQ(waitChild(waiter), 0);
+  kill(holder, SIGKILL);
+  EXPECT_EQ(waitChild(holder), -SIGKILL);
+}
+
 TEST(CacheProcess, AKilledHolderFreesItsLock) {
   TestCache cache;
   pid_t holder = spawnChild([&] {
@@ -187,9 +215,9 @@ TEST(CacheProcess, AForkedChildHoldsNoLock) {
   ASSERT_TRUE(eventually([&] { return counted(cache.top.at("forked")) == 1; }));
   kill(parent, SIGKILL);
   EXPECT_EQ(waitChild(parent), -SIGKILL);
-  auto store = cache.open(UINT64_MAX, 5s);
+  test::Notices notices; // one would tell of a wait to the end
+  auto store = cache.open(UINT64_MAX, 2s);
   EXPECT_TRUE(store->findOrMake(numbered(1), [&]() -> Expected<Content> { return contentOf(1); }));
-  test::Notices notices;
   EXPECT_TRUE(notices.texts().empty());
   EXPECT_TRUE(verify(cache.opened()).bad.empty());
   close(hold[1]);
