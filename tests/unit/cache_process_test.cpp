@@ -153,16 +153,20 @@ TEST(CacheProcess, AWaiterTakesWhatOthersPublish) {
   });
   ASSERT_TRUE(eventually([&] { return counted(cache.top.at("making")) == 1; }));
   pid_t waiter = spawnChild([&] {
-    auto store = cache.open(UINT64_MAX, 20s);
+    auto store = cache.open(UINT64_MAX, 1h);
     count(cache.top.at("waiting"));
     bool made = true;
     auto result = store->findOrMake(numbered(1), [&]() -> Expected<Content> { return contentOf(2); }, &made);
+    count(cache.top.at("done"));
     return result && !made && *result == contentOf(1) ? 0 : 1;
   });
   ASSERT_TRUE(eventually([&] { return counted(cache.top.at("waiting")) == 1; }));
   std::this_thread::sleep_for(20ms);
   EXPECT_TRUE(cache.open()->publish(numbered(1), contentOf(1)));
-  // The holder lives until the waiter is done. Without its look at the disk the waiter would make its own.
+  // The holder lives on; without looking at the disk the waiter would wait for an hour.
+  bool done = eventually([&] { return counted(cache.top.at("done")) == 1; });
+  EXPECT_TRUE(done);
+  if (!done) kill(waiter, SIGKILL);
   EXPECT_EQ(waitChild(waiter), 0);
   kill(holder, SIGKILL);
   EXPECT_EQ(waitChild(holder), -SIGKILL);
