@@ -117,6 +117,7 @@ struct GpuLook {
                       : "; used: the first in the order of the search"),
            newer ? packageFor("nvcc", driverVersion) : ""});
     }
+    if (any && !assembles) because("ptxas cannot be run");
     if (any) return;
     bool driverTakesPtx = driverVersion >= driver::generatedPtxNeeds;
     section.add(

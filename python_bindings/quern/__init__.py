@@ -13,6 +13,7 @@ import torch as _torch  # noqa: F401  first: its libgomp is the one that kernels
 
 from . import checkpoint
 from ._device import device_problem
+from ._doctor import doctor
 from ._module import Kernel, Module, load
 from ._pack import RawWeights, pack, unpack
 from ._packed import Packed, dequantize
@@ -24,6 +25,6 @@ from .errors import ArgumentError, ArgumentTypeError, CompileError, Error, Inter
 __version__ = "0.1.0"
 __all__ = [
     "ArgumentError", "ArgumentTypeError", "Codec", "CompileError", "Error", "InternalError", "Kernel", "Module", "Packed",
-    "PackedInPlaceError", "RawWeights", "Routing", "RuntimeFailure", "Stats", "checkpoint", "dequantize", "device_problem", "load", "num_threads", "pack", "routing",
+    "PackedInPlaceError", "RawWeights", "Routing", "RuntimeFailure", "Stats", "checkpoint", "dequantize", "device_problem", "doctor", "load", "num_threads", "pack", "routing",
     "set_num_threads", "stats", "thread_library", "unpack",
 ]  # fmt: skip
