@@ -339,6 +339,22 @@ TEST(CacheProcess, LockStorm) {
   EXPECT_TRUE(std::filesystem::exists(cache.locks + "/storm"));
 }
 
+// The child's copy of a lock is closed; its number may be another file's by the time the child lets go.
+TEST(CacheProcess, AChildReleasesNothingOfItsParents) {
+  TestCache cache;
+  cache.opened();
+  LockFolder locks(openFolder(cache.locks, true));
+  Lock lock, again;
+  ASSERT_EQ(locks.tryLock("making", 1, lock), LockFolder::Outcome::Held);
+  EXPECT_EQ(waitChild(spawnChild([&] {
+              int file = open("/dev/null", O_RDONLY | O_CLOEXEC); // the lowest free number
+              lock.release();
+              return fcntl(file, F_GETFD) < 0 ? 1 : 0;
+            })),
+            0);
+  EXPECT_EQ(locks.tryLock("making", 1, again), LockFolder::Outcome::Busy);
+}
+
 // Kernels without F_OFD_SETLK lock by flock().
 TEST(CacheProcess, LocksWithoutByteRanges) {
   TestCache cache;
