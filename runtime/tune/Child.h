@@ -26,6 +26,7 @@ public:
   Child(const Child &) = delete;
   ~Child() { kill(); }
   bool alive() const { return pid > 0; }
+  const std::string &program() const { return executable; }
   /// Posix_spawn of `EXECUTABLE tune-worker` with a socket as its stdin and stdout, in a process group of its
   /// own.
   Status start();

@@ -7,6 +7,7 @@
 #include "runtime/tune/Problem.h"
 #include "runtime/tune/Repro.h"
 #include <atomic>
+#include <chrono>
 #include <fmt/format.h>
 #include <mutex>
 #include <thread>
@@ -69,9 +70,13 @@ void ProcessMeasurer::compile(const std::vector<std::string> &schedules, const P
   int jobs = options.jobs > 0 ? options.jobs : cache::jobLimit();
   std::atomic<size_t> next{0}, done{0};
   std::mutex telling;
+  auto start = std::chrono::steady_clock::now();
+  auto outOfTime = [&] {
+    return std::chrono::steady_clock::now() - start > std::chrono::duration<double>(2 * options.seconds);
+  };
   auto work = [&] {
-    Child compiler(workerExecutable(options.executable) ? *workerExecutable(options.executable) : "");
-    for (size_t i; (i = next++) < schedules.size();) {
+    Child compiler(child.program());
+    for (size_t i; !outOfTime() && (i = next++) < schedules.size();) {
       if (!compiler.alive()) {
         if (!compiler.start()) return;
         if (!good(compiler.ask(problemCommand(), limits.start))) return;

@@ -6,6 +6,7 @@
 #include "runtime/tune/Problem.h"
 #include <algorithm>
 #include <fmt/format.h>
+#include <sstream>
 
 namespace quern::tune {
 namespace {
@@ -22,6 +23,18 @@ int64_t rowsOf(const syntax::Kernel &kernel, const std::map<std::string, int64_t
     return found == dims.end() ? 0 : found->second;
   }
   return valueOf(kernel.rows, dims);
+}
+
+/// So many of the candidates that the model expects to take the same time are measured: otherwise those that
+/// differ in a field that hardly matters would crowd out the others.
+constexpr int sameExpectation = 2;
+
+/// Words of a line that another one does not have.
+int fieldsChanged(const std::string &schedule, const std::string &base) {
+  std::istringstream words(schedule);
+  int changed = 0;
+  for (std::string word; words >> word;) changed += (' ' + base + ' ').find(' ' + word + ' ') == base.npos;
+  return changed;
 }
 
 /// y[.., j] and y[.., j + N/2]: an offset that depends on a dimension.
@@ -104,22 +117,34 @@ Expected<Workload> workloadOf(const Problem &problem, const jit::Request &reques
 
 std::vector<Candidate> enumerate(const jit::Request &request, const Shape &shape,
                                  const DeviceIdentity &device, const Options &options) {
-  std::vector<Candidate> space =
-      request.target == "cpu" ? cpuSpace(shape, request.features) : gpuSpace(shape, device);
-  auto group = [](const Candidate &c) { return c.verdict == Verdict::Illegal ? 1 : 0; };
-  // A stable order that every process finds: by prediction, then by text.
-  std::ranges::sort(space, [&](const Candidate &a, const Candidate &b) {
-    return std::tuple(group(a), a.predictedUs, std::string_view(a.schedule)) <
-           std::tuple(group(b), b.predictedUs, std::string_view(b.schedule));
-  });
-  double best = 0;
-  int kept = 0;
-  for (Candidate &c : space) {
+  bool cpu = request.target == "cpu";
+  std::vector<Candidate> space = cpu ? cpuSpace(shape, request.features) : gpuSpace(shape, device);
+  const std::string base =
+      cpu ? cpu::defaultSchedule(cpu::isaOf(request.features)).str() : gpu::Schedule().str();
+  // A stable order that every process finds: legal ones by prediction; of equal ones those nearest to the
+  // default; then by text.
+  auto order = [&](const Candidate &c) {
+    return std::tuple(c.verdict == Verdict::Illegal, c.predictedUs, fieldsChanged(c.schedule, base),
+                      std::string_view(c.schedule));
+  };
+  std::vector<std::pair<decltype(order(space[0])), size_t>> keys;
+  for (size_t i = 0; i < space.size(); ++i) keys.emplace_back(order(space[i]), i);
+  std::ranges::sort(keys);
+  std::vector<Candidate> sorted;
+  for (auto &[key, i] : keys) sorted.push_back(space[i]);
+  int kept = 0, equal = 0;
+  const Candidate *before = nullptr;
+  for (Candidate &c : sorted) {
     if (c.verdict == Verdict::Illegal) continue;
-    if (!kept) best = c.predictedUs;
+    double best = sorted[0].predictedUs;
+    equal = before && before->predictedUs == c.predictedUs ? equal + 1 : 0;
+    if (!equal) before = &c;
     if (c.predictedUs > best * options.pruneAbove) {
       c.verdict = Verdict::Pruned;
       c.reason += fmt::format("; {:.2f} times the best prediction, {:.1f} us", c.predictedUs / best, best);
+    } else if (equal >= sameExpectation) {
+      c.verdict = Verdict::Pruned;
+      c.reason += fmt::format("; the model cannot tell it from \"{}\"", before->schedule);
     } else if (kept >= options.maxCandidates) {
       c.verdict = Verdict::Pruned;
       c.reason += fmt::format("; {} candidates are predicted to be as fast or faster", kept);
@@ -127,7 +152,7 @@ std::vector<Candidate> enumerate(const jit::Request &request, const Shape &shape
       ++kept;
     }
   }
-  return space;
+  return sorted;
 }
 
 } // namespace quern::tune

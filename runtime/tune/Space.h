@@ -25,8 +25,4 @@ Expected<Workload> workloadOf(const Problem &problem, const jit::Request &reques
 std::vector<Candidate> enumerate(const jit::Request &request, const Shape &shape,
                                  const DeviceIdentity &device, const Options &options);
 
-/// An error unless the line is a legal schedule of the request's target that differs from the default in
-/// nothing that changes bits.
-Status checkTunable(const jit::Request &request, std::string_view schedule);
-
 } // namespace quern::tune

@@ -96,8 +96,13 @@ struct Tuning {
     std::vector<Runner> runners;
     std::vector<std::string> bits;
     std::vector<size_t> kept = toMeasure();
+    auto start = Clock::now();
     for (size_t n = 0; n < kept.size(); ++n) {
       Candidate &c = result.candidates[kept[n]];
+      if (n && secondsSince(start) > options.seconds) {
+        c.verdict = Verdict::Pruned, c.reason += "; out of time before it was checked", ++result.pruned;
+        continue;
+      }
       tell(Progress::Checking, n, kept.size(), c.schedule.empty() ? "the default" : c.schedule);
       Checked checked = measurer.check(c.schedule, bits);
       if (n == 0 && checked.failure) {

@@ -21,6 +21,10 @@ struct DeviceIdentity {
 /// nobody; measures nothing.
 std::optional<std::string> tunedSchedule(const jit::Request &request, const DeviceIdentity &device);
 
+/// An error unless the line is a legal schedule of the request's target that differs from the default in
+/// nothing that changes bits. Empty (the default) is.
+Status checkTunable(const jit::Request &request, std::string_view schedule);
+
 /// This machine's processor, with the threads that a kernel uses.
 DeviceIdentity cpuIdentity();
 DeviceIdentity identityOf(const gpu::Backend &backend);

@@ -1,0 +1,219 @@
+// Tuning in a real child process on the CPU, with kernels that misbehave as planted
+// (tests/support/tune_worker).
+#include "compiler/syntax/Syntax.h"
+#include "driver_support.h"
+#include "runtime/tune/ProcessMeasurer.h"
+#include "runtime/tune/Tune.h"
+#include <csignal>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+namespace quern::tune {
+namespace {
+
+Problem smallProblem(const char *target = "cpu") {
+  Problem p;
+  p.program = *syntax::parseProgram(*syntax::shippedFile("gpt_oss"), "gpt_oss.qn");
+  p.kernel = "gate_up", p.target = target;
+  p.dims = {{"T", 16}, {"E", 4}, {"N", 128}, {"K", 64}, {"top_k", 2}};
+  return p;
+}
+
+class JitTune : public testing::Test {
+protected:
+  test::Folder folder;
+  std::unique_ptr<cache::Store> store = cache::Store::open(folder.path.string(), 1 << 30);
+  Options options;
+  Limits limits;
+
+  void SetUp() override {
+    options.executable = QUERN_TUNE_WORKER;
+    options.maxCandidates = 4, options.maxRounds = 8, options.finalRounds = 16, options.seconds = 60;
+    options.pruneAbove = 100;
+    limits.sample = 3;
+  }
+  Expected<Result> tuned(const std::string &plant, const Problem &problem = smallProblem()) {
+    test::Environment planted("QUERN_PLANT", plant);
+    ProcessMeasurer measurer(problem, options, options.executable, limits);
+    return tuneWith(problem, options, measurer, *store);
+  }
+  /// What a schedule in the space has and the default has not.
+  std::string someCandidate(size_t n = 0) {
+    auto space = rank(smallProblem(), options);
+    for (const Candidate &c : *space)
+      if (c.verdict == Verdict::Kept && n-- == 0) return c.schedule;
+    return "no such candidate";
+  }
+  static const Measurement *find(const Result &r, const std::string &schedule) {
+    for (const Measurement &m : r.measurements)
+      if (m.schedule == schedule) return &m;
+    return nullptr;
+  }
+};
+
+TEST_F(JitTune, MeasuresOnTheCpu) {
+  auto result = tuned("");
+  ASSERT_TRUE(result) << result.error().str();
+  ASSERT_EQ(result->refused, "");
+  EXPECT_GT(result->samples, 0);
+  EXPECT_TRUE(result->defaultSchedule.starts_with("cpu isa=")) << result->defaultSchedule;
+  ASSERT_GE(result->measurements.size(), 3u);
+  for (const Measurement &m : result->measurements) {
+    EXPECT_FALSE(m.failure) << m.schedule << ": " << m.failure->message;
+    ASSERT_EQ(m.timings.size(), 2u);
+    EXPECT_GT(m.timings[0].medianUs, 0);
+    EXPECT_EQ(m.image.size(), 16u);
+  }
+}
+
+TEST_F(JitTune, AWrongFastestCandidateNeverWins) {
+  std::string wrong = someCandidate();
+  auto result = tuned("wrong:" + wrong);
+  ASSERT_TRUE(result) << result.error().str();
+  const Measurement *m = find(*result, wrong);
+  ASSERT_TRUE(m && m->failure);
+  EXPECT_EQ(m->failure->kind, FailureKind::Wrong) << m->failure->message;
+  EXPECT_NE(m->failure->repro.find("QUERN_CPU_SCHEDULE='" + wrong + "' quern run"), std::string::npos)
+      << m->failure->repro;
+  EXPECT_NE(result->schedule, wrong);
+  EXPECT_TRUE(m->timings.empty()) << "it was timed";
+}
+
+TEST_F(JitTune, AFastCandidateWins) {
+  // The counterpart: what wins there would have won by its time alone.
+  std::string fast = someCandidate();
+  auto result = tuned("fast:" + fast);
+  ASSERT_TRUE(result) << result.error().str();
+  EXPECT_EQ(result->schedule, fast) << result->reason;
+  auto again = tuned("");
+  ASSERT_TRUE(again);
+  EXPECT_TRUE(again->fromRecord);
+  EXPECT_EQ(again->schedule, fast);
+}
+
+TEST_F(JitTune, OtherBitsThanTheDefaultsAreRefused) {
+  std::string other = someCandidate(1);
+  auto result = tuned("bits:" + other);
+  ASSERT_TRUE(result) << result.error().str();
+  const Measurement *m = find(*result, other);
+  ASSERT_TRUE(m && m->failure);
+  EXPECT_EQ(m->failure->kind, FailureKind::Bits) << m->failure->message;
+}
+
+TEST_F(JitTune, ACrashIsOutAndTheInnocentAreMeasured) {
+  std::string guilty = someCandidate(1), innocent = someCandidate(0);
+  auto result = tuned("crash:" + guilty);
+  ASSERT_TRUE(result) << result.error().str();
+  const Measurement *m = find(*result, guilty);
+  ASSERT_TRUE(m && m->failure);
+  EXPECT_EQ(m->failure->kind, FailureKind::Crash);
+  EXPECT_NE(m->failure->message.find("signal 11"), std::string::npos) << m->failure->message;
+  const Measurement *other = find(*result, innocent);
+  ASSERT_TRUE(other);
+  EXPECT_FALSE(other->failure);
+  EXPECT_GE(other->timings[0].samplesUs.size(), 5u);
+}
+
+TEST_F(JitTune, ALoopIsOutAndTheInnocentAreMeasured) {
+  std::string guilty = someCandidate(2), innocent = someCandidate(0);
+  limits.sample = 1;
+  auto result = tuned("loop:" + guilty);
+  ASSERT_TRUE(result) << result.error().str();
+  const Measurement *m = find(*result, guilty);
+  ASSERT_TRUE(m && m->failure);
+  EXPECT_EQ(m->failure->kind, FailureKind::Hang) << m->failure->message;
+  EXPECT_FALSE(find(*result, innocent)->failure);
+}
+
+TEST_F(JitTune, ACompilerThatDiesIsAFailureOfThatCandidate) {
+  std::string guilty = someCandidate(0), innocent = someCandidate(1);
+  auto result = tuned("compile:" + guilty);
+  ASSERT_TRUE(result) << result.error().str();
+  const Measurement *m = find(*result, guilty);
+  ASSERT_TRUE(m && m->failure);
+  EXPECT_EQ(m->failure->kind, FailureKind::Compile) << m->failure->message;
+  EXPECT_FALSE(find(*result, innocent)->failure);
+}
+
+TEST_F(JitTune, AFailingDefaultIsAnError) {
+  auto result = tuned("wrong:"); // every schedule
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().kind, ErrorKind::Internal);
+  EXPECT_NE(result.error().message.find("the default schedule fails (wrong)"), std::string::npos)
+      << result.error().str();
+  EXPECT_NE(result.error().detail.find("repeat with: quern run gpt_oss.qn"), std::string::npos)
+      << result.error().detail;
+}
+
+TEST_F(JitTune, WithoutAWorkingFlushNothingIsRanked) {
+  auto result = tuned("flush:");
+  ASSERT_TRUE(result) << result.error().str();
+  EXPECT_NE(result->refused.find("cold times cannot be told from warm ones"), std::string::npos)
+      << result->refused;
+  EXPECT_EQ(result->samples, 0);
+  EXPECT_EQ(result->schedule, "");
+  EXPECT_FALSE(result->candidates.empty()); // ranked by the model all the same
+  EXPECT_EQ(result->recordPath, "");
+}
+
+TEST_F(JitTune, DataBeyondTheWorkspaceAreRefused) {
+  options.workspaceBytes = 1000;
+  auto result = tuned("");
+  ASSERT_TRUE(result) << result.error().str();
+  EXPECT_NE(result->refused.find("QUERN_TUNE_WORKSPACE"), std::string::npos) << result->refused;
+}
+
+TEST_F(JitTune, AMissingWorkerIsSaid) {
+  options.executable = folder.path / "nothing";
+  auto result = tune(smallProblem(), options);
+  ASSERT_TRUE(result) << result.error().str();
+  EXPECT_NE(result->refused.find("`quern`, which measures in a process of its own, was not found"),
+            std::string::npos);
+  EXPECT_FALSE(result->candidates.empty());
+  // A program that is no worker.
+  options.executable = "/bin/true";
+  ProcessMeasurer measurer(smallProblem(), options, options.executable, limits);
+  auto other = tuneWith(smallProblem(), options, measurer, *store);
+  ASSERT_TRUE(other);
+  EXPECT_NE(other->refused.find("the worker ended"), std::string::npos) << other->refused;
+}
+
+TEST_F(JitTune, TheWorkerEndsWithTheTuner) {
+  test::Environment planted("QUERN_PLANT", "");
+  Child child(options.executable);
+  ASSERT_TRUE(child.start());
+  protocol::Json problem = {{"command", "problem"}, {"problem", protocol::toJson(smallProblem())}};
+  EXPECT_EQ(child.ask(problem, 30).state, Reply::Answered);
+  EXPECT_EQ(child.ask({{"command", "nonsense"}}, 30).json.at("error").at("message"),
+            "unknown command nonsense");
+  child.kill();
+  EXPECT_FALSE(child.alive());
+  EXPECT_EQ(child.ask(problem, 1).state, Reply::NotStarted);
+}
+
+TEST_F(JitTune, DenseKernelsToo) {
+  Problem p;
+  p.program = *syntax::parseProgram(*syntax::shippedFile("linear"), "linear.qn");
+  p.kernel = p.program->kernels[0].name;
+  options.maxCandidates = 2;
+  auto result = tuned("", p);
+  ASSERT_TRUE(result) << result.error().str();
+  EXPECT_EQ(result->refused, "");
+  for (const Measurement &m : result->measurements) EXPECT_FALSE(m.failure) << m.failure->message;
+}
+
+TEST_F(JitTune, TheWholePathOnTheSimulator) {
+  options.maxCandidates = 2, options.maxRounds = 1, options.finalRounds = 1, options.minRounds = 1;
+  auto result = tuned("", smallProblem("sim"));
+  ASSERT_TRUE(result) << result.error().str();
+  EXPECT_EQ(result->refused, "");
+  EXPECT_TRUE(result->defaultSchedule.starts_with("sm_90a bm=")) << result->defaultSchedule;
+  ASSERT_GE(result->measurements.size(), 2u);
+  for (const Measurement &m : result->measurements)
+    EXPECT_FALSE(m.failure) << m.schedule << m.failure->message;
+  EXPECT_EQ(result->schedule, "") << "simulated times rank nothing";
+  EXPECT_EQ(result->recordPath, "");
+}
+
+} // namespace
+} // namespace quern::tune
