@@ -43,10 +43,6 @@ Expected<std::unique_ptr<DeviceArguments>> DeviceArguments::make(const syntax::P
   return made;
 }
 
-/// Images stay where they are until the process ends.
-static const jit::GpuImage *kept(const jit::GpuImage *image) { return image; }
-static const jit::GpuImage *kept(jit::GpuImage image) { return new jit::GpuImage(std::move(image)); }
-
 const jit::GpuImage *ShippedCall::image() const {
   static std::map<const syntax::Kernel *, const jit::GpuImage *> images;
   auto &image = images[kernel];
@@ -56,7 +52,8 @@ const jit::GpuImage *ShippedCall::image() const {
   auto compiled =
       jit::compileGpuThroughLibrary(makeRequest(module->program(), *kernel, *binding, data->args, "sm_90a"));
   if (!compiled) return ADD_FAILURE() << compiled.error().str(), nullptr;
-  return image = kept(*compiled);
+  return image = new jit::GpuImage(
+             std::move(*compiled)); // until the process ends: kernels are found by its address
 }
 
 Status ShippedCall::runImage(gpu::Backend &backend, gpu::Stream stream) const {
