@@ -28,7 +28,8 @@ struct Difference {
 /// What stands for a field that a key does not have.
 constexpr const char *absent = "(none)";
 
-/// All fields in which two keys differ, in the order of `ours`. Of a name that a key has twice, the first counts.
+/// All fields in which two keys differ, in the order of `ours`. Of a name that a key has twice, the first
+/// counts.
 std::vector<Difference> differences(const cache::Key &ours, const cache::Key &theirs) {
   auto find = [](const cache::Key &key, const std::string &name) -> const std::string * {
     for (const cache::Key::Field &field : key.fields)

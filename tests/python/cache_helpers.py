@@ -71,3 +71,8 @@ def verified(folder, entries):
     if entries is not None:
         assert report["good"] == entries, report
     return report
+
+
+def private_folder(uid):
+    """Where Quern keeps locks, and a cache when it finds no other place for one."""
+    return Path("/tmp") / f"quern-{uid}"

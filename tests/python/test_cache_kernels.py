@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cache_helpers import QUERN, entry_files, environment, listing, needs_quern, quern, verified
+from cache_helpers import QUERN, entry_files, environment, listing, needs_quern, private_folder, quern, verified
 
 pytestmark = needs_quern
 WIDTHS = (32, 64, 96, 128, 160, 192)
@@ -129,7 +129,7 @@ def test_another_user_compiles_nothing(warm, tmp_path):
     if "failed to execute" in result.stderr:
         pytest.skip("the build folder is closed to other users")
     assert result.returncode == 0 and len(result.stderr.splitlines()) <= 1, result.stderr
-    shutil.rmtree("/tmp/quern-12345", ignore_errors=True)
+    shutil.rmtree(private_folder(12345), ignore_errors=True)
 
 
 def test_a_damaged_kernel_is_made_again(warm, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cache_helpers import WORKER, entry_files, environment, fill, finish, listing, needs_quern, needs_worker, quern, start_worker, verified
+from cache_helpers import WORKER, entry_files, environment, fill, finish, listing, needs_quern, needs_worker, private_folder, quern, start_worker, verified
 
 pytestmark = [needs_quern, needs_worker]
 needs_root = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can become another user (and needs setpriv)")
@@ -141,7 +141,7 @@ def test_copied_to_another_user(tmp_path, seed):
         os.chown(path, 54321, 54321)
     process = as_user(12345, [WORKER, 3, 2000, seed, 0, "/dev/null"], {**env, "XDG_RUNTIME_DIR": ""})
     assert process.returncode == 0 and str(folder) in process.stderr and len(process.stderr.splitlines()) == 1
-    shutil.rmtree("/tmp/quern-12345", ignore_errors=True)
+    shutil.rmtree(private_folder(12345), ignore_errors=True)
 
 
 @needs_root
@@ -162,7 +162,7 @@ def test_read_only_folder(tmp_path, seed):
     for path in [folder, *folder.rglob("*")]:
         os.chown(path, 0, 0)  # root trusts only its own
     verified(folder, 20)
-    shutil.rmtree("/tmp/quern-12345", ignore_errors=True)
+    shutil.rmtree(private_folder(12345), ignore_errors=True)
 
 
 @needs_root
@@ -171,7 +171,7 @@ def test_arbitrary_uid_without_home(tmp_path, home, seed):
     """As in a container with a random user id: a private folder under /tmp, one warning, and the second process finds what the first made."""
     uid = 20000 + random.randrange(20000)
     reachable(uid)
-    own = Path(f"/tmp/quern-{uid}")
+    own = private_folder(uid)
     assert not own.exists()
     env = {"PATH": os.environ["PATH"]} if home is None else {"PATH": os.environ["PATH"], "HOME": home}
     try:
