@@ -1,4 +1,5 @@
 // See Warmup.h.
+#include "runtime/config/Knobs.h"
 #include "runtime/launch/Images.h"
 #include "tools/Warmup.h"
 #include <algorithm>
@@ -26,7 +27,10 @@ Expected<std::vector<WarmupItem>> planWarmup(std::vector<Shape> shapes, const st
     shape.problem.target = target, shape.problem.ordinal = ordinal;
     auto request = tune::requestOf(shape.problem);
     if (!request) return request.takeError();
-    if (device)
+    // In the order of a launch: what the knob says, what tuning found, the default.
+    if (auto forced = config::value(target == "cpu" ? config::Knob::CpuSchedule : config::Knob::GpuSchedule))
+      request->schedule = *forced;
+    else if (device)
       if (auto tuned = tune::tunedSchedule(*request, *device)) request->schedule = *tuned;
     WarmupItem item{shape, *request, imageKey(*request), "", ""};
     item.hash = item.key.hash();
