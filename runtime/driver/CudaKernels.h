@@ -25,8 +25,8 @@ struct CudaKernel {
 struct DeviceFacts {
   cuda::Context context = nullptr; // the primary one
   int ordinal = 0;
-  std::string place;               // "cuda:0"
-  std::string name, arch;          // "NVIDIA H100 80GB HBM3", "sm_90a"
+  std::string place;      // "cuda:0"
+  std::string name, arch; // "NVIDIA H100 80GB HBM3", "sm_90a"
   int multiprocessors = 0;
   int64_t smemPerBlock = 0; // with opt-in
   bool pools = false, clusters = false, tensorMaps = false;

@@ -1,6 +1,7 @@
 // The entry points. Each begins with QUERN_CALL, which writes the call down and fails it when its turn has
 // come.
 #include "fake_cuda.h"
+#include "fake_image.h"
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -168,33 +169,6 @@ Result errorText(Result code, const char **text, const char *ErrorText::*field) 
   for (auto &entry : errorTexts)
     if (entry.code == code) return *text = entry.*field, success;
   return errorInvalidValue;
-}
-
-bool isCubin(const char *bytes) {
-  return std::memcmp(bytes,
-                     "\x7f"
-                     "ELF",
-                     4) == 0;
-}
-
-/// Bytes of a 64-bit ELF file: up to the end of its section headers, or of its last section.
-size_t elfSize(const char *bytes) {
-  uint64_t at, end;
-  uint16_t size, count;
-  std::memcpy(&at, bytes + 40, 8);
-  std::memcpy(&size, bytes + 58, 2);
-  std::memcpy(&count, bytes + 60, 2);
-  end = at + uint64_t(size) * count;
-  for (int i = 0; i < count; ++i) {
-    const char *header = bytes + at + uint64_t(size) * i;
-    uint32_t type;
-    uint64_t offset, length;
-    std::memcpy(&type, header + 4, 4);
-    std::memcpy(&offset, header + 24, 8);
-    std::memcpy(&length, header + 32, 8);
-    if (type != 8) end = std::max(end, offset + length); // 8: no bytes in the file
-  }
-  return end;
 }
 
 void writeLog(unsigned count, JitOption *options, void **values, const std::string &log) {
