@@ -61,8 +61,11 @@ def test_a_tuning_is_shown_kept_and_found_again(tmp_path, compiler):
     page = tmp_path / "tune.html"
     command = [*SHAPE, "--rows", "4", "--candidates", "2", "--seconds", "20", "--json", "--report", page]
     result = quern(*command)
-    assert result.returncode == 0, result.stdout + result.stderr
     call = json.loads(result.stdout)["calls"][0]
+    if "cold times cannot be told from warm ones" in call["refused"]:
+        assert result.returncode == 1 and "not measured" in result.stderr
+        pytest.skip("this machine is too busy for the tuner's self-check: " + call["refused"])
+    assert result.returncode == 0, result.stdout + result.stderr
     assert call["device"]["arch"] == "cpu" and not call["from_record"] and call["refused"] == ""
     states = [c["state"] for c in call["candidates"]]
     assert sum(c["default"] for c in call["candidates"]) == sum(c["winner"] for c in call["candidates"]) == 1
