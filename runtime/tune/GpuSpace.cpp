@@ -88,8 +88,16 @@ std::vector<Candidate> gpuSpace(const Shape &shape, const DeviceIdentity &identi
 }
 
 Status checkGpuTunable(std::string_view schedule) {
-  auto s = Schedule::parse(schedule, Schedule());
+  auto s = Schedule::read(schedule, Schedule());
   if (!s) return s.takeError();
+  Status legal = s->validate();
+  // A line without a register budget gets the one that goes with its other fields, for either producer.
+  if (schedule.find("regs=") == schedule.npos)
+    for (bool wideProducer : {false, true}) {
+      s->fitRegisters(wideProducer);
+      if ((legal = s->validate())) break;
+    }
+  if (!legal) return legal;
   if (s->split != 1) return Error::user("split changes the order of the sums", "schedule");
   if (s->decode == gpu::Decode::Fast) return Error::user("decode=fast changes bits", "schedule");
   return {};

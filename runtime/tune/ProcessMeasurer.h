@@ -20,6 +20,7 @@ class ProcessMeasurer final : public Measurer {
   /// A worker with the problem, and (if it was opened before) its data.
   Status ready();
   protocol::Json problemCommand() const;
+  protocol::Json openCommand(bool selfCheck) const;
   /// Why a question was not answered, as the failure of a schedule.
   Failure failureOf(const Reply &reply, const std::string &schedule, double limit) const;
 

@@ -1,5 +1,6 @@
 // See Record.h. Numbers are printed with the fewest digits that give them back, so parse(print(r)) == r.
 #include "runtime/tune/Record.h"
+#include "runtime/cache/Files.h"
 #include "runtime/cache/Notice.h"
 #include "runtime/launch/Images.h"
 #include "runtime/tune/Space.h"
@@ -164,7 +165,7 @@ std::optional<Result> findRecord(cache::Store &store, const cache::Key &key, con
   }
   result->key = key, result->fromRecord = true;
   if (std::string folder = store.folder(); !folder.empty())
-    result->recordPath = folder + "/" + key.hash() + ".json";
+    result->recordPath = folder + "/" + cache::entryPath(cache::entryName(key.text()));
   return std::move(*result);
 }
 

@@ -44,7 +44,7 @@ public:
     Round r;
     for (const std::string &s : schedules) {
       ++asked;
-      bool fast = s.find("band=64") != s.npos;
+      bool fast = s.find("band=256") != s.npos;
       r.us.push_back((fast ? 100 * gain : 100) * (1 + 0.1 * random.normal(drawn++)));
     }
     return r;
@@ -73,7 +73,7 @@ protected:
 TEST_F(TuneRecord, RoundTrip) {
   auto result = tuned(1);
   ASSERT_TRUE(result) << result.error().str();
-  EXPECT_NE(result->schedule.find("band=64"), std::string::npos) << result->reason;
+  EXPECT_NE(result->schedule.find("band=256"), std::string::npos) << result->reason;
   // Something in every member.
   Measurement failed;
   failed.schedule = "x", failed.candidate = 3, failed.stopped = "out of time";
@@ -172,9 +172,9 @@ TEST_F(TuneRecord, ADamagedFileIsTunedAnew) {
     std::ifstream in(result->recordPath);
     bytes.assign(std::istreambuf_iterator<char>(in), {});
   }
-  size_t at = bytes.find("band=64");
+  size_t at = bytes.find("band=256");
   ASSERT_NE(at, std::string::npos);
-  bytes[at + 5] = '9';
+  bytes[at + 7] = '8';
   std::ofstream(result->recordPath) << bytes;
   auto fresh = cache::Store::open(folder.path.string(), 1 << 30);
   EXPECT_FALSE(findRecord(*fresh, result->key, *requestOf(problemOf())));

@@ -4,6 +4,7 @@
 //   bits     gets the last bit of one element changed
 //   crash    ends the process with a signal when it is timed
 //   compile  ends the process when it is compiled
+//   stuck    never returns when it is compiled
 //   loop     never returns when it is timed
 //   fast     takes a tenth of its time, honestly
 // "flush:" makes the self-check see no difference between cold and warm.
@@ -36,6 +37,7 @@ int main(int argc, char **argv) {
   hooks.flushWorks = !has("flush", "");
   hooks.onCompile = [&](const std::string &schedule) {
     if (has("compile", schedule)) std::raise(SIGKILL);
+    while (has("stuck", schedule)) pause();
   };
   hooks.afterRun = [&](const std::string &schedule, quern::tune::Case &which) {
     auto *bytes = static_cast<unsigned char *>(which.views[0].data);
