@@ -8,8 +8,8 @@ include(AddMLIR)
 set(QUERN_LLVM_COMPONENTS AsmParser Core Support Passes Analysis Target TargetParser MC OrcJIT
     X86CodeGen X86AsmParser X86Desc X86Info NVPTXCodeGen NVPTXDesc NVPTXInfo)
 if(QUERN_STATIC)
-  # Debian's static MLIR targets carry INTERFACE LLVM (= libLLVM.so), some also MLIR: strip both, link the components instead.
-  foreach(t IN LISTS MLIR_EXPORTED_TARGETS)
+  # Debian's static MLIR and lld targets carry INTERFACE LLVM (= libLLVM.so), some also MLIR: strip both, link the components instead.
+  foreach(t IN LISTS MLIR_EXPORTED_TARGETS ITEMS lldELF lldCommon)
     if(TARGET ${t})
       get_target_property(l ${t} INTERFACE_LINK_LIBRARIES)
       if(l)
@@ -18,7 +18,20 @@ if(QUERN_STATIC)
       endif()
     endif()
   endforeach()
-  llvm_map_components_to_libnames(QUERN_LLVM_LIBS ${QUERN_LLVM_COMPONENTS})
+  llvm_map_components_to_libnames(QUERN_LLVM_LIBS ${QUERN_LLVM_COMPONENTS} LTO Option Object DebugInfoDWARF)
+  # lld initialises every target that LLVM was built with; those that Quern has no use for stay out (they are 60 MB).
+  file(STRINGS ${LLVM_INCLUDE_DIR}/llvm/Config/Targets.def targets REGEX "^LLVM_TARGET\\(")
+  set(stubs "// Generated: targets of LLVM that are not linked, for lld's InitializeAllTargets and its like.\nextern \"C\" {\n")
+  foreach(line IN LISTS targets)
+    string(REGEX REPLACE "^LLVM_TARGET\\(([A-Za-z0-9]+)\\).*" "\\1" target ${line})
+    if(NOT target MATCHES "^(X86|NVPTX)$")
+      foreach(part TargetInfo Target TargetMC AsmPrinter AsmParser)
+        string(APPEND stubs "void LLVMInitialize${target}${part}() {}\n")
+      endforeach()
+    endif()
+  endforeach()
+  file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/OtherTargets.cpp CONTENT "${stubs}}\n" @ONLY)
+  set(QUERN_LLD_STUBS ${CMAKE_BINARY_DIR}/OtherTargets.cpp)
   set(QUERN_MLIR_LIBS
       MLIRParser MLIRPass MLIRTransforms MLIRIR MLIROptLib
       MLIRArithDialect MLIRMathDialect MLIRMathTransforms MLIRFuncDialect MLIRSCFDialect MLIRControlFlowDialect MLIRVectorDialect

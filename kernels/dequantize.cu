@@ -14,45 +14,65 @@ struct DecodeBlock {
   int64 n, k, perRow;
   int scaleType, blockShift, stateType, outType;
   bool tiledScales;
-
-  int64 index = -1; // the block whose scale is held, in bitsandbytes' order
-  float scale = 0, zero = 0;
 };
 
-QUERN_DEVICE float decodeOne(DecodeBlock &d, int64 element, uint32 code) {
-  int64 block = element >> d.blockShift;
-  if (block != d.index) {
-    d.index = block;
-    int64 at = d.tiledScales ? block % d.perRow * d.n + block / d.perRow : block;
-    d.scale = d.scaleType == ScaleF32    ? static_cast<const float *>(d.scales)[at]
-              : d.scaleType == ScaleBF16 ? fromBF16(static_cast<const uint16 *>(d.scales)[at])
-                                         : fromE8M0(static_cast<const uint8 *>(d.scales)[at]);
-    d.zero = d.zeros ? float(d.zeros[at]) : 0;
-  }
-  float value = d.table[code];
-  if (d.zeros) value -= d.zero;
-  return roundTo(d.stateType, value * d.scale);
+struct Scale {
+  float scale, zero;
+};
+
+/// Of a block in bitsandbytes' order.
+QUERN_DEVICE Scale scaleOf(const DecodeBlock &d, int64 block) {
+  int64 at = d.tiledScales ? block % d.perRow * d.n + block / d.perRow : block;
+  return {d.scaleType == ScaleF32    ? static_cast<const float *>(d.scales)[at]
+          : d.scaleType == ScaleBF16 ? fromBF16(static_cast<const uint16 *>(d.scales)[at])
+                                     : fromE8M0(static_cast<const uint8 *>(d.scales)[at]),
+          d.zeros ? float(d.zeros[at]) : 0};
 }
 
-/// Elements [element, element + 2 * bytes) from `bytes` bytes, the first code of each in the low nibble.
-template <int bytes>
-QUERN_DEVICE void decodeRun(DecodeBlock &d, int64 element, const uint8 (&codes)[bytes], void *out) {
+QUERN_DEVICE float decodeOne(const DecodeBlock &d, const Scale &s, uint32 code) {
+  float value = d.table[code];
+  if (d.zeros) value -= s.zero;
+  return roundTo(d.stateType, value * s.scale);
+}
+
+/// The scales of a run of `bytes` bytes from element `element` on. A run is no longer than the smallest block
+/// (32 elements), so it lies in two blocks at most; and a byte lies in one: blocks and `element` are even.
+/// Found once per run, because it takes 64-bit divisions.
+struct RunScales {
+  Scale first, second;
+  int split; // bytes of the run that the first one is for
+};
+/// By value: a choice between two addresses would put them in memory.
+QUERN_DEVICE Scale at(const RunScales &run, int byte) {
+  bool first = byte < run.split;
+  return {first ? run.first.scale : run.second.scale, first ? run.first.zero : run.second.zero};
+}
+QUERN_DEVICE RunScales scalesOf(const DecodeBlock &d, int64 element, int bytes) {
+  int64 block = element >> d.blockShift, left = ((block + 1) << d.blockShift) - element;
+  RunScales run{scaleOf(d, block), {}, left < 2 * bytes ? int(left) / 2 : bytes};
+  run.second = run.split < bytes ? scaleOf(d, block + 1) : run.first;
+  return run;
+}
+
+/// Elements `element` and `element` + 1, the first code in the low nibble. This is the only place that rounds
+/// and stores: the conversions are long, and loops that are unrolled around them took NVRTC seconds.
+QUERN_DEVICE void decodeByte(const DecodeBlock &d, const Scale &scale, int64 element, uint32 codes,
+                             void *out) {
+  float low = decodeOne(d, scale, codes & 15), high = decodeOne(d, scale, codes >> 4 & 15);
   if (d.outType == F32) {
-    float *to = static_cast<float *>(out) + element;
-#pragma unroll
-    for (int i = 0; i < bytes; ++i) {
-      to[2 * i] = decodeOne(d, element + 2 * i, codes[i] & 15);
-      to[2 * i + 1] = decodeOne(d, element + 2 * i + 1, codes[i] >> 4);
-    }
-    return;
+    static_cast<float *>(out)[element] = low;
+    static_cast<float *>(out)[element + 1] = high;
+  } else { // element is even: 4-byte aligned
+    reinterpret_cast<uint32 *>(static_cast<uint16 *>(out) + element)[0] =
+        toHalfWord(d.outType, low) | uint32(toHalfWord(d.outType, high)) << 16;
   }
-  uint32 *to = reinterpret_cast<uint32 *>(static_cast<uint16 *>(out) + element); // element is even
-#pragma unroll
-  for (int i = 0; i < bytes; ++i) {
-    uint32 low = toHalfWord(d.outType, decodeOne(d, element + 2 * i, codes[i] & 15));
-    uint32 high = toHalfWord(d.outType, decodeOne(d, element + 2 * i + 1, codes[i] >> 4));
-    to[i] = low | high << 16;
-  }
+}
+
+/// Four bytes, the `from`-th and later ones of a run.
+QUERN_DEVICE void decodeWord(const DecodeBlock &d, const RunScales &run, int from, int64 element, uint32 word,
+                             void *out) {
+#pragma unroll 2
+  for (int i = 0; i < 4; ++i) decodeByte(d, at(run, from + i), element + 2 * i, word >> 8 * i, out);
 }
 
 QUERN_DEVICE uint8 decodeLowFirst(uint8 byte, int highFirst) {
@@ -92,32 +112,44 @@ extern "C" __global__ void __launch_bounds__(decodeThreads)
   for (int64 item = first; item < mainRows * blocks; item += step) {
     int64 block = item / 64, half = item % 64 / 32, pair = item % 32;
     const uint8 *tile = codes + block * 2048 + 1024 * half + 32 * pair;
+    // Byte `c` of word `j` of row `side` is tile[8 * c + 2 * j + side]. All loads first, so that they
+    // overlap.
+    uint32 words[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      words[i] = tile[4 * i] | uint32(tile[4 * i + 1]) << 8 | uint32(tile[4 * i + 2]) << 16 |
+                 uint32(tile[4 * i + 3]) << 24;
+#pragma unroll 1
     for (int side = 0; side < 2; ++side) {
-      uint8 row[16];
+      int64 element = (block / blocks * 64 + 2 * pair + side) * k + block % blocks * 64 + 32 * half;
+      RunScales run = scalesOf(d, element, 16);
+#pragma unroll 1
+      for (int j = 0; j < 4; ++j) {
+        uint32 word = 0;
 #pragma unroll
-      for (int c = 0; c < 4; ++c)
-#pragma unroll
-        for (int j = 0; j < 4; ++j) row[4 * j + c] = tile[8 * c + 2 * j + side];
-      decodeRun(d, (block / blocks * 64 + 2 * pair + side) * k + block % blocks * 64 + 32 * half, row, out);
+        for (int c = 0; c < 4; ++c)
+          word |= ((j < 2 ? words[2 * c] : words[2 * c + 1]) >> (8 * (2 * (j & 1) + side)) & 255) << 8 * c;
+        decodeWord(d, run, 4 * j, element + 8 * j, word, out);
+      }
     }
   }
   for (int64 i = first; i < mainRows * tailBytes; i += step) {
-    uint8 byte[1] = {decodeLowFirst(codes[mainRows * mainBytes + i], highFirst)};
-    decodeRun(d, i / tailBytes * k + blocks * 64 + i % tailBytes * 2, byte, out);
+    int64 element = i / tailBytes * k + blocks * 64 + i % tailBytes * 2;
+    decodeByte(d, scaleOf(d, element >> blockShift), element,
+               decodeLowFirst(codes[mainRows * mainBytes + i], highFirst), out);
   }
   // Rows in bitsandbytes' order: 4 bytes at a time.
   int64 rest = mainRows * rowBytes, end = n * rowBytes;
   for (int64 i = rest + first * 4; i < end; i += step * 4) {
-    if (end - i >= 4) {
-      uint8 bytes[4];
-#pragma unroll
-      for (int j = 0; j < 4; ++j) bytes[j] = decodeLowFirst(codes[i + j], highFirst);
-      decodeRun(d, i * 2, bytes, out);
+    int count = end - i < 4 ? int(end - i) : 4;
+    RunScales run = scalesOf(d, i * 2, count);
+    uint32 word = 0;
+    for (int j = 0; j < count; ++j) word |= uint32(decodeLowFirst(codes[i + j], highFirst)) << 8 * j;
+    if (count == 4) {
+      decodeWord(d, run, 0, i * 2, word, out);
     } else {
-      for (int64 at = i; at < end; ++at) {
-        uint8 byte[1] = {decodeLowFirst(codes[at], highFirst)};
-        decodeRun(d, at * 2, byte, out);
-      }
+#pragma unroll 1
+      for (int j = 0; j < count; ++j) decodeByte(d, at(run, j), (i + j) * 2, word >> 8 * j, out);
     }
   }
 }

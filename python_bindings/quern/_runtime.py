@@ -12,10 +12,11 @@ class Stats(NamedTuple):
     compilations: int  # kernels compiled
     memory_hits: int  # calls that found their kernel compiled
     compile_ms: float  # total time spent compiling
+    disk_hits: int  # kernels that came compiled from the cache's folder
 
 
 def stats():
-    """Counters since the process started: Stats(compilations, memory_hits, compile_ms)."""
+    """Counters since the process started: Stats(compilations, memory_hits, compile_ms, disk_hits)."""
     return Stats(*_quern.stats())
 
 

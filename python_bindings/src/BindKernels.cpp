@@ -150,7 +150,7 @@ void bindKernels(nb::module_ &m) {
   m.def("shipped_files", [] { return syntax::shippedFiles(); });
   m.def("stats", [] {
     Stats s = stats();
-    return nb::make_tuple(s.compilations, s.memoryHits, s.compileMs);
+    return nb::make_tuple(s.compilations, s.memoryHits, s.compileMs, s.diskHits);
   });
 }
 

@@ -1,6 +1,9 @@
 // Which file defines a kernel, and its cubin.
 #include "runtime/driver/DeviceCode.h"
 #include "kernels/DeviceSources.h"
+#include "runtime/cache/Digest.h"
+#include "runtime/driver/ElfSymbols.h"
+#include "runtime/driver/ToolIdentity.h"
 #include <cctype>
 #include <fmt/format.h>
 #include <map>
@@ -53,6 +56,76 @@ std::string deviceFileOf(std::string_view kernel) {
   return found == files.end() ? "" : found->second;
 }
 
+namespace {
+
+struct Sources {
+  SourceText source;
+  std::vector<SourceText> headers;
+};
+
+Expected<Sources> sourcesOf(const std::string &file) {
+  Sources all;
+  for (const DeviceSource *s = deviceSources; s->name; ++s) {
+    if (file == s->name) all.source = {"kernels/" + file, s->text};
+    if (std::string_view(s->name).ends_with(".cuh"))
+      all.headers.push_back({std::string("kernels/") + s->name, s->text});
+  }
+  if (all.source.name.empty()) return Error::internal("no such device code", file);
+  return all;
+}
+
+/// Everything that changes the cubin but NVRTC itself.
+cache::Key keyOf(const Sources &sources, const std::string &arch) {
+  cache::Key key{"device", {}};
+  key.add("format", "1");
+  key.add("file", sources.source.name);
+  key.add("source", cache::hex(cache::digest(sources.source.text)));
+  for (const SourceText &header : sources.headers)
+    key.add(header.name, cache::hex(cache::digest(header.text)));
+  key.add("options", fmt::format("{}", fmt::join(nvrtcOptions(arch), " ")));
+  return key;
+}
+
+/// Empty: not a cubin with all kernels of the source in it.
+std::optional<CompiledCuda> fromContent(const cache::Content &content, const Sources &sources) {
+  const std::string *cubin = content.find("cubin"), *log = content.find("log");
+  if (!cubin || !log) return std::nullopt;
+  for (const std::string &kernel : kernelNames(sources.source.text))
+    if (!definesFunction(*cubin, machineCuda, kernel)) return std::nullopt;
+  return CompiledCuda{*cubin, *log, parsePtxasLog(*log), 0};
+}
+
+/// The cache on disk, else NVRTC. Without one here, what another machine's NVRTC made for such a driver.
+Expected<CompiledCuda> findOrCompile(const Sources &sources, const std::string &arch, int driverVersion) {
+  cache::Store &store = cache::Store::user();
+  cache::Key common = keyOf(sources, arch), key = common;
+  std::string nvrtc = nvrtcInUse(driverVersion);
+  if (nvrtc == "none") nvrtc = newestTool(store, common, driverVersion / 1000);
+  if (nvrtc.empty()) return compileCuda(sources.source, sources.headers, arch, driverVersion); // says why not
+  key.add("nvrtc", nvrtc);
+  CompiledCuda compiled;
+  for (bool again = false;; again = true) {
+    bool made = false;
+    auto content = store.findOrMake(
+        key,
+        [&]() -> Expected<cache::Content> {
+          auto result = compileCuda(sources.source, sources.headers, arch, driverVersion);
+          if (!result) return result.takeError();
+          compiled = std::move(*result);
+          rememberTool(store, common, nvrtc);
+          return cache::Content{{{"cubin", compiled.cubin}, {"log", compiled.log}}};
+        },
+        &made);
+    if (!content) return content.takeError();
+    if (made) return compiled;
+    if (auto found = fromContent(*content, sources)) return std::move(*found);
+    if (again) return Error::internal("a cubin without its kernels is in the cache", key.hash());
+    store.discard(key);
+  }
+}
+
+} // namespace
+
 Expected<const CompiledCuda *> compiledDeviceFile(const std::string &file, const std::string &arch,
                                                   int driverVersion) {
   struct Entry {
@@ -68,15 +141,9 @@ Expected<const CompiledCuda *> compiledDeviceFile(const std::string &file, const
   }
   std::lock_guard lock(entry->compiling); // files are compiled beside each other, one file once
   if (entry->compiled) return entry->compiled.get();
-  SourceText source;
-  std::vector<SourceText> headers;
-  for (const DeviceSource *s = deviceSources; s->name; ++s) {
-    if (file == s->name) source = {"kernels/" + file, s->text};
-    if (std::string_view(s->name).ends_with(".cuh"))
-      headers.push_back({std::string("kernels/") + s->name, s->text});
-  }
-  if (source.name.empty()) return Error::internal("no such device code", file);
-  auto compiled = compileCuda(source, headers, arch, driverVersion);
+  auto sources = sourcesOf(file);
+  if (!sources) return sources.takeError();
+  auto compiled = findOrCompile(*sources, arch, driverVersion);
   if (!compiled) return compiled.takeError();
   entry->compiled = std::make_unique<CompiledCuda>(std::move(*compiled));
   return entry->compiled.get();

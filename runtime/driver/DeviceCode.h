@@ -7,8 +7,8 @@ namespace quern::driver {
 /// Name of the file that defines `extern "C" __global__ void kernel(...)`, or "".
 std::string deviceFileOf(std::string_view kernel);
 
-/// A file compiled by NVRTC for `arch`: once per process, whatever the number of devices. The result lives
-/// for ever. A failure is not kept.
+/// A file compiled by NVRTC for `arch`, or what the cache on disk has of it: once per process, whatever the
+/// number of devices. The result lives for ever. A failure is not kept.
 Expected<const CompiledCuda *> compiledDeviceFile(const std::string &file, const std::string &arch,
                                                   int driverVersion);
 

@@ -1,5 +1,7 @@
 // dlopen of NVRTC with its builtins library, and one compilation.
 #include "runtime/driver/Nvrtc.h"
+#include "runtime/driver/Driver.h"
+#include "runtime/driver/ToolIdentity.h"
 #include <chrono>
 #include <dlfcn.h>
 #include <filesystem>
@@ -120,6 +122,24 @@ Expected<NvrtcLibrary> findNvrtc(int driverVersion) {
   return (*found)->found;
 }
 
+std::string nvrtcInUse(int driverVersion) {
+  for (const Found &file : findAll(places)) {
+    std::string version = askOnce("nvrtc", file.path, [&]() -> std::string {
+      std::string tried;
+      auto opened = openOne(file, tried);
+      return opened ? versionText(opened->found.version) : "";
+    });
+    if (version.empty() || (driverVersion && releaseOf(version).major > driverVersion / 1000)) continue;
+    return version + " " + fingerprint(file.path);
+  }
+  auto found = library(driverVersion); // on the loader's path: only the loader knows the file
+  return found ? versionText((*found)->found.version) : "none";
+}
+
+std::vector<std::string> nvrtcOptions(std::string_view arch) {
+  return {fmt::format("-arch={}", arch), "-std=c++17", "-fmad=false", "--ptxas-options=-v"};
+}
+
 Expected<CompiledCuda> compileCuda(const SourceText &source, const std::vector<SourceText> &headers,
                                    std::string_view arch, int driverVersion) {
   auto found = library(driverVersion);
@@ -131,8 +151,9 @@ Expected<CompiledCuda> compileCuda(const SourceText &source, const std::vector<S
     texts.push_back(header.text.c_str());
     names.push_back(header.name.c_str());
   }
-  std::string architecture = fmt::format("-arch={}", arch);
-  const char *options[] = {architecture.c_str(), "-std=c++17", "-fmad=false", "--ptxas-options=-v"};
+  std::vector<std::string> optionTexts = nvrtcOptions(arch);
+  std::vector<const char *> options;
+  for (const std::string &option : optionTexts) options.push_back(option.c_str());
 
   Program program = nullptr;
   int result = nvrtc.createProgram(&program, source.text.c_str(), source.name.c_str(),
@@ -140,7 +161,7 @@ Expected<CompiledCuda> compileCuda(const SourceText &source, const std::vector<S
   if (result)
     return Error::system(fmt::format("nvrtcCreateProgram failed: {}", nvrtc.errorString(result)),
                          source.name);
-  result = nvrtc.compileProgram(program, std::size(options), options);
+  result = nvrtc.compileProgram(program, static_cast<int>(options.size()), options.data());
   CompiledCuda compiled;
   size_t size = 0;
   if (nvrtc.logSize(program, &size) == 0 && size > 1) {

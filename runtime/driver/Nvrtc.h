@@ -20,6 +20,10 @@ struct NvrtcLibrary {
 /// driver refuses its cubins. Opens it (the search is made again only after a failure).
 Expected<NvrtcLibrary> findNvrtc(int driverVersion = 0);
 
+/// Which NVRTC that would be, without opening it where its content is known: "13.0" and the fingerprint of
+/// its file (ToolIdentity.h); "none" without one.
+std::string nvrtcInUse(int driverVersion);
+
 struct SourceText {
   std::string name, text; // name: as in #include "name"
 };
@@ -29,6 +33,9 @@ struct CompiledCuda {
   PtxasReport report; // registers and spills of each kernel
   double seconds = 0;
 };
+
+/// What NVRTC is told beside the source: part of a cubin's key.
+std::vector<std::string> nvrtcOptions(std::string_view arch);
 
 /// Compiles one source for `arch` ("sm_90a") as C++17, without contraction of a*b+c into fma, so that the
 /// code gives the bits that the simulator gives. Errors: system (no NVRTC), internal (it refuses the source;

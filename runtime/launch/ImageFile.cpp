@@ -1,13 +1,15 @@
 // See ImageFile.h. One list of fields per record serves both directions, so that none is written and not
 // read.
 #include "runtime/launch/ImageFile.h"
-#include "runtime/launch/ElfSymbols.h"
+#include "runtime/driver/ElfSymbols.h"
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <type_traits>
 
 namespace quern {
 namespace {
+
+using driver::definesFunction, driver::machineCuda, driver::machineX86;
 
 using Json = nlohmann::ordered_json;
 

@@ -75,6 +75,7 @@ struct Stats {
   int64_t compilations = 0; // kernels compiled
   int64_t memoryHits = 0;   // calls that found their image in memory
   double compileMs = 0;     // total time spent compiling
+  int64_t diskHits = 0;     // kernels that came compiled from the cache's folder
 };
 Stats stats();
 

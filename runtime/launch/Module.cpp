@@ -7,7 +7,6 @@
 #include "runtime/launch/Images.h"
 #include "runtime/launch/Request.h"
 #include <atomic>
-#include <chrono>
 #include <fmt/format.h>
 #include <mutex>
 #include <shared_mutex>
@@ -16,10 +15,13 @@
 namespace quern {
 
 namespace {
-std::atomic<int64_t> compilations{0}, memoryHits{0}, compileUs{0};
+std::atomic<int64_t> memoryHits{0};
 } // namespace
 
-Stats stats() { return {compilations.load(), memoryHits.load(), compileUs.load() / 1000.0}; }
+Stats stats() {
+  ImageStats images = imageStats();
+  return {images.compilations, memoryHits.load(), images.compileUs / 1000.0, images.diskHits};
+}
 
 /// Images by request.
 template <class Image> class ImageTable {
@@ -42,13 +44,8 @@ public:
     }
     std::lock_guard one(compiling);
     if (const Image *hit = find(key)) return *hit;
-    auto start = std::chrono::steady_clock::now();
     Expected<Image> compiled = compile();
     if (!compiled) return compiled;
-    compilations.fetch_add(1);
-    compileUs.fetch_add(
-        std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start)
-            .count());
     std::unique_lock lock(mutex);
     images[key] = *compiled;
     return compiled;

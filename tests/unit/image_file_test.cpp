@@ -1,5 +1,5 @@
 // Images as parts of a cache entry: what goes in comes out, and what is not an image is refused.
-#include "runtime/launch/ElfSymbols.h"
+#include "runtime/driver/ElfSymbols.h"
 #include "runtime/launch/ImageFile.h"
 #include "runtime/launch/LoadCode.h"
 #include <cstring>
@@ -10,6 +10,8 @@
 
 namespace quern {
 namespace {
+
+using driver::definesFunction, driver::machineCuda, driver::machineX86;
 
 using Json = nlohmann::ordered_json;
 

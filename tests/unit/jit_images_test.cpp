@@ -4,7 +4,7 @@
 #include "runtime/cache/Store.h"
 #include "runtime/driver/Ptxas.h"
 #include "runtime/driver/ToolIdentity.h"
-#include "runtime/launch/ElfSymbols.h"
+#include "runtime/driver/ElfSymbols.h"
 #include "runtime/launch/ImageFile.h"
 #include "runtime/launch/ImageKey.h"
 #include "runtime/launch/Images.h"
@@ -17,6 +17,8 @@
 
 namespace quern {
 namespace {
+
+using driver::definesFunction, driver::machineCuda, driver::machineX86;
 
 using cache::Store;
 using test::Environment;

@@ -1,10 +1,10 @@
 // See ElfSymbols.h. Layouts: <elf.h>, System V ABI chapter 4.
-#include "runtime/launch/ElfSymbols.h"
+#include "runtime/driver/ElfSymbols.h"
 #include <cstring>
 #include <elf.h>
 #include <optional>
 
-namespace quern {
+namespace quern::driver {
 namespace {
 
 template <class T> std::optional<T> at(std::string_view bytes, uint64_t offset) {
@@ -62,4 +62,4 @@ bool definesFunction(std::string_view elf, uint16_t machine, std::string_view sy
   return found;
 }
 
-} // namespace quern
+} // namespace quern::driver

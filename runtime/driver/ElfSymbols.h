@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <string_view>
 
-namespace quern {
+namespace quern::driver {
 
 inline constexpr uint16_t machineX86 = 62, machineCuda = 190; // e_machine
 
@@ -11,4 +11,4 @@ inline constexpr uint16_t machineX86 = 62, machineCuda = 190; // e_machine
 /// `symbol`. Every offset is checked against the size.
 bool definesFunction(std::string_view elf, uint16_t machine, std::string_view symbol);
 
-} // namespace quern
+} // namespace quern::driver
