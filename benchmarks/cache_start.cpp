@@ -8,6 +8,7 @@
 #include "runtime/launch/Images.h"
 #include "runtime/launch/LoadCode.h"
 #include <benchmark/benchmark.h>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
