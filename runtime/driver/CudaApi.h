@@ -180,6 +180,7 @@ enum class TensorFill : int { Zero = 0 };
   X(memsetD32Async, cuMemsetD32Async, (DevicePointer memory, unsigned value, size_t words, Stream stream))   \
   X(memcpyDtoDAsync, cuMemcpyDtoDAsync_v2,                                                                   \
     (DevicePointer destination, DevicePointer source, size_t bytes, Stream stream))                          \
+  X(memGetInfo, cuMemGetInfo_v2, (size_t *freeBytes, size_t *totalBytes))                                    \
   X(deviceGetPCIBusId, cuDeviceGetPCIBusId, (char *text, int length, Device device))
 
 struct Api {

@@ -80,6 +80,11 @@ public:
     });
   }
   uint64_t cacheBytes() const override { return l2Bytes; }
+  uint64_t freeBytes() override {
+    size_t left = 0, total = 0;
+    Status ok = inContext("cuMemGetInfo", [&] { return driver.api.memGetInfo(&left, &total); });
+    return ok ? left : 0;
+  }
   Status copy(void *destination, const void *source, uint64_t bytes, gpu::Stream stream) override {
     return inContext("cuMemcpyDtoDAsync", [&] {
       return driver.api.memcpyDtoDAsync(reinterpret_cast<cuda::DevicePointer>(destination),

@@ -48,7 +48,8 @@ struct SimKernel {
 
 Expected<sim::Options> optionsFromEnvironment() {
   sim::Options options;
-  if (auto seed = config::value(config::Knob::SimSeed)) options.seed = std::strtoull(seed->c_str(), nullptr, 0);
+  if (auto seed = config::value(config::Knob::SimSeed))
+    options.seed = std::strtoull(seed->c_str(), nullptr, 0);
   auto text = config::value(config::Knob::SimOptions);
   return text ? parseSimOptions(*text, options) : options;
 }
@@ -67,6 +68,7 @@ public:
   }
   Status flush(Stream) override { return {}; } // caches are not modelled
   uint64_t cacheBytes() const override { return 0; }
+  uint64_t freeBytes() override { return 0; } // the host's
   Status copy(void *destination, const void *source, uint64_t bytes, Stream) override {
     return std::memcpy(destination, source, bytes), Status();
   }

@@ -25,6 +25,8 @@ public:
   /// it also keeps the device busy while the host prepares what is measured.
   virtual Status flush(Stream stream) = 0;
   virtual uint64_t cacheBytes() const = 0; // of the last level
+  /// Of device memory; 0: unknown.
+  virtual uint64_t freeBytes() = 0;
   /// Device to device.
   virtual Status copy(void *to, const void *from, uint64_t bytes, Stream stream) = 0;
   virtual Clocks clocks() = 0;

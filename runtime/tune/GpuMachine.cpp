@@ -49,7 +49,7 @@ public:
         kernel(kernel), arguments(backend, kernel) {}
 
   DeviceIdentity identity() override { return identityOf(backend); }
-  uint64_t freeBytes() override { return 0; }
+  uint64_t freeBytes() override { return timer->freeBytes(); }
 
   Status place(Data &data) override {
     // Both timed cases have the same arguments but for the routing.

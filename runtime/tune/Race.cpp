@@ -194,14 +194,19 @@ public:
       result.fair = false, result.reason = "the default failed: " + all[0].failure->message;
       return std::move(result);
     }
+    // Too few rounds tell nothing, not even that the default is best.
+    for (const Measurement &m : all)
+      for (const Timing &t : m.timings)
+        result.fair &= m.failure || m.stopped.starts_with("after") ||
+                       t.samplesUs.size() >= size_t(options.minRounds) || t.dropped > 0;
     size_t best = choose();
-    if (best != 0) {
+    if (!result.fair) {
+      result.reason = "default kept: out of time";
+    } else if (best != 0) {
       final(best);
     } else {
-      result.fair = all[0].timings[0].samplesUs.size() >= size_t(options.minRounds);
-      result.reason = runners.size() == 1 ? "default kept: nothing else to measure"
-                      : result.fair       ? "default kept: nothing was faster"
-                                          : "default kept: out of time";
+      result.reason =
+          runners.size() == 1 ? "default kept: nothing else to measure" : "default kept: nothing was faster";
     }
     return std::move(result);
   }

@@ -404,6 +404,13 @@ Result cuMemcpyDtoDAsync_v2(DevicePointer to, DevicePointer from, size_t bytes, 
   if (!fake().owns(to, bytes) || !fake().owns(from, bytes)) return errorInvalidValue;
   return std::memcpy(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from), bytes), success;
 }
+Result cuMemGetInfo_v2(size_t *left, size_t *total) {
+  QUERN_CALL(cuMemGetInfo);
+  QUERN_NEEDS_CONTEXT;
+  uint64_t used = 0;
+  for (auto &[pointer, bytes] : fake().live) used += bytes;
+  return *left = fake().memory - used, *total = fake().memory, success;
+}
 Result cuMemsetD32Async(DevicePointer to, unsigned value, size_t words, Stream stream) {
   QUERN_CALL(cuMemsetD32Async);
   QUERN_NEEDS_CONTEXT;
