@@ -28,7 +28,7 @@ if(QUERN_STATIC)
       endif()
     endif()
   endforeach()
-  llvm_map_components_to_libnames(QUERN_LLVM_LIBS ${QUERN_LLVM_COMPONENTS} LTO Option Object DebugInfoDWARF)
+  llvm_map_components_to_libnames(QUERN_LLVM_LIBS ${QUERN_LLVM_COMPONENTS} LTO DTLTO Option Object DebugInfoDWARF)
   # lld initialises every target that LLVM was built with; those that Quern has no use for stay out (they are 60 MB).
   file(STRINGS ${LLVM_INCLUDE_DIR}/llvm/Config/Targets.def targets REGEX "^LLVM_TARGET\\(")
   set(stubs "// Generated: targets of LLVM that are not linked, for lld's InitializeAllTargets and its like.\nextern \"C\" {\n")
@@ -41,7 +41,7 @@ if(QUERN_STATIC)
     endif()
   endforeach()
   # Polly's entry, by its mangled name: only link-time optimisation would call it.
-  string(APPEND stubs "void _Z19getPollyPluginInfov() { __builtin_trap(); }\n")
+  string(APPEND stubs "void _Z18getPollyPluginInfov() { __builtin_trap(); }\n")
   file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/OtherTargets.cpp CONTENT "${stubs}}\n" @ONLY)
   set(QUERN_LLD_STUBS ${CMAKE_BINARY_DIR}/OtherTargets.cpp)
   set(QUERN_MLIR_LIBS

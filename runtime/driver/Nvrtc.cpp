@@ -89,7 +89,7 @@ Expected<const Library *> library(int driverVersion) {
   std::lock_guard lock(mutex);
   std::string tried;
   auto candidates = findAll(places);
-  if (candidates.empty() || candidates[0].source != config::info(places.knob).name)
+  if (!config::value(places.knob))
     for (const char *name : {"libnvrtc.so.13", "libnvrtc.so.12"})
       candidates.push_back({name, "loader's path"});
   for (const Found &file : candidates) {

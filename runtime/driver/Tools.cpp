@@ -86,7 +86,10 @@ std::vector<std::string> sitePackages() {
 }
 
 std::vector<Found> findAll(const Wanted &wanted) {
-  if (auto path = config::value(wanted.knob)) return {{*path, std::string(config::info(wanted.knob).name)}};
+  if (auto path = config::value(wanted.knob)) {
+    if (*path == "none") return {};
+    return {{*path, std::string(config::info(wanted.knob).name)}};
+  }
   std::vector<Found> found;
   std::vector<fs::path> real; // /usr/local/cuda is a link, and may be on the PATH too
   auto consider = [&](const fs::path &path, const char *source) {
@@ -107,7 +110,9 @@ std::vector<Found> findAll(const Wanted &wanted) {
 }
 
 std::string searched(const Wanted &wanted) {
-  std::string text = fmt::format("looked at:\n  {} (not set)\n", config::info(wanted.knob).name);
+  std::string text = fmt::format("looked at:\n  {} ({})\n", config::info(wanted.knob).name,
+                                 config::value(wanted.knob) ? "none: nowhere else" : "not set");
+  if (config::value(wanted.knob)) return text;
   auto add = [&](const std::string &folder, const std::vector<std::string> &files) {
     for (auto &file : files) text += "  " + folder + "/" + file + "\n";
   };

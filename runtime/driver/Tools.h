@@ -14,7 +14,7 @@ struct Found {
 
 /// What to look for, in the order of the search.
 struct Wanted {
-  config::Knob knob;                 // names the file: the only place, when set
+  config::Knob knob;                 // names the file: the only place, when set; "none": nowhere
   std::vector<std::string> toolkit;  // relative to CUDA_HOME, CUDA_PATH, /usr/local/cuda
   std::string program;               // looked up on the PATH; empty: not
   std::vector<std::string> packages; // relative to a site-packages folder

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
-LLVM = re.compile(r"^(mlir|llvm|llvm-c|mlir-c|clang)/")
+LLVM = re.compile(r"^(mlir|llvm|llvm-c|mlir-c|clang|lld)/")
 # The driver's and the toolkit's headers, by name: cuda.h, cuda_bf16.h, cudaTypedefs.h, nvrtc.h, ...
 CUDA = re.compile(r"^(cuda\w*|cublas\w*|nvrtc|nvJitLink|nvPTXCompiler|device_launch_parameters)\.h$|^(cub|thrust|cuda)/")
 PYTHON = re.compile(r"^(Python\.h$|nanobind/|pybind11/|torch/|ATen/|c10/)")
