@@ -76,6 +76,17 @@ QUERN_DEVICE uint32 asBits(float value) { return __float_as_uint(value); }
 QUERN_DEVICE float multiplyAdd(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 #endif
 
+// Programmatic dependent launch (PTX ISA, griddepcontrol). A kernel that says first that the next one may
+// start loses nothing: the next one's blocks come when there is room, and wait where they read what this one
+// writes. On the simulator kernels run one after another.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && !defined(__clang__)
+QUERN_DEVICE void letNextStart() { asm volatile("griddepcontrol.launch_dependents;"); }
+QUERN_DEVICE void waitForPrevious() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+#else
+QUERN_DEVICE void letNextStart() {}
+QUERN_DEVICE void waitForPrevious() {}
+#endif
+
 QUERN_DEVICE int laneIndex() { return threadIndex() & 31; }
 QUERN_DEVICE int warpIndex() { return threadIndex() >> 5; }
 QUERN_DEVICE bool aligned16(const void *p) { return !(reinterpret_cast<uint64>(p) & 15); }

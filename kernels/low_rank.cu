@@ -36,6 +36,7 @@ extern "C" __global__ void __launch_bounds__(lowRankThreads)
     low_rank_rows(const void *lhs, int lhsType, int64 lhsStride0, int64 lhsStride1, const int *rowToken,
                   const void *rhs, int rhsType, int64 rhsStrideE, int64 rhsStrideP, int64 rhsStrideK,
                   const int *offsets, int experts, int columns, int64 reduced, float *out) {
+  letNextStart();
   int live = offsets[experts];
   for (int row = blockIndex(); row < live; row += gridSize()) {
     int64 from = int64(rowToken ? rowToken[row] : row) * lhsStride0;
@@ -60,6 +61,7 @@ extern "C" __global__ void __launch_bounds__(lowRankThreads)
                    const void *rhs, int rhsType, int64 rhsStrideE, int64 rhsStrideP, int64 rhsStrideK,
                    const int *offsets, int experts, int columns, int64 reduced, float *out) {
   __shared__ alignas(16) float left[lowRankRows * lowRankPitch], right[32 * lowRankPitch];
+  letNextStart();
   int columnTiles = (columns + 31) / 32, live = offsets[experts];
   int row0 = blockIndex() / columnTiles * lowRankRows, column0 = blockIndex() % columnTiles * 32;
   int end = row0 + lowRankRows < live ? row0 + lowRankRows : live;

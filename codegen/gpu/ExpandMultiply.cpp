@@ -2,9 +2,10 @@
 //
 // Per step of 64 columns: four k16 slices, each decoded while the tensor cores work on the one before. The
 // next step is opened early: its barrier is waited for after the first slice, its codes, scales and product
-// tables are read while the slices run, and its first slice is decoded under the last one, so that the tensor
-// cores wait for nothing between steps. Registers of a slice are written only after a fence that ties them
-// (ptxas C7519), and the carried ones only after a wait that proves their last reader done (C7513).
+// tables are read while the slices run, and its first slice is decoded under the last one, which is waited
+// for only behind the next step's first: there is always a wgmma in flight. Registers of a slice are written
+// only after a fence that ties them (ptxas C7519), and the carried ones only after a wait that proves their
+// last reader done (C7513).
 #include "codegen/gpu/Expand.h"
 #include "codegen/gpu/Passes.h"
 
@@ -184,10 +185,12 @@ struct Loop {
     return e.ori(start, int64_t((1ull << 62) | (64ull << 32) | (1ull << 16)));
   }
 
-  /// Each warp says that it is done with the stage, to every CTA whose copies may land in it.
-  void release(Value stage) {
+  /// Each warp says that it is done with the stage, to every CTA whose copies may land in it; `condition` is
+  /// uniform in the warp.
+  void release(Value stage, Value condition = {}) {
     e.intrinsic("llvm.nvvm.bar.warp.sync", {e.c(-1)});
-    e.ifThen(e.eq(e.andi(e.tid(), 31), 0), [&] {
+    Value first = e.eq(e.andi(e.tid(), 31), 0);
+    e.ifThen(condition ? e.both(condition, first) : first, [&] {
       if (s.cluster == 1) return void(e.prim("mbarrier.arrive", {empty(stage)}));
       for (int64_t rank = 0; rank < s.cluster; ++rank)
         e.prim("mbarrier.arrive.cluster", {empty(stage), e.c(rank)});
@@ -244,17 +247,20 @@ struct Loop {
     SmallVector<Value> init(width / 2, e.cf(0)), first = readAhead(slot.stage);
     init.append(decode(first, 0, carriedRows(first)));
     init.append(first);
-    init.append({slot.stage, slot.parity});
+    init.append({slot.stage, slot.parity, slot.stage});
     auto out = e.forLoop(e.c(0), steps, init, [&](Value k, ValueRange carried) -> SmallVector<Value> {
       SmallVector<Value> acc(carried.take_front(width / 2)), a(carried.slice(width / 2, 4));
-      ValueRange step = carried.drop_front(width / 2 + 4).drop_back(2);
-      Slot now{carried[carried.size() - 2], carried.back()};
+      ValueRange step = carried.drop_front(width / 2 + 4).drop_back(3);
+      Slot now{carried[carried.size() - 3], carried[carried.size() - 2]};
+      Value before = carried.back();
       // After the last step this looks at the same stage again: no branch, and nothing is waited for.
       Slot next = nextSlot(e, now, s.stages);
       Value more = e.lt(e.add(k, 1), steps);
       Slot ahead{e.select(more, next.stage, now.stage), e.select(more, next.parity, now.parity)};
       Rows rows = carriedRows(step);
       multiply(acc, a, descriptor(now.stage, 0));
+      wait(acc, 1); // the last slice of the step before is done
+      release(before, e.ge(k, e.c(1)));
       e.prim("mbarrier.wait", {full(ahead.stage), ahead.parity});
       a = decode(step, 1, rows);
       multiply(acc, a, descriptor(now.stage, 1));
@@ -265,16 +271,16 @@ struct Loop {
       a = decode(step, 3, rows);
       multiply(acc, a, descriptor(now.stage, 3));
       wait(acc, 1); // slice 0 is done: its registers may be written again
-      SmallVector<Value> a0 = decode(loaded, 0, carriedRows(loaded));
-      wait(acc, 0);
-      release(now.stage);
-      acc.append(a0);
+      acc.append(decode(loaded, 0, carriedRows(loaded)));
       acc.append(loaded);
-      acc.append({next.stage, next.parity});
+      acc.append({next.stage, next.parity, now.stage});
       return acc;
     });
-    out.resize(width / 2);
-    return out;
+    Value last = out.back();
+    SmallVector<Value> acc(out.begin(), out.begin() + width / 2);
+    wait(acc, 0);
+    release(last);
+    return acc;
   }
 };
 

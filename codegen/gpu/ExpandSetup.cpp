@@ -94,6 +94,9 @@ static LogicalResult expandSetup(qtile::SetupOp op, Emitter &e, const Plan &plan
       threads);
   e.syncThreads(); // barriers and table[0], also when there is no expert
   if (s.cluster * s.split > 1) e.prim("cluster.arrive", {}), e.prim("cluster.wait", {});
+  // What is before this overlaps with the end of the kernel that gathers; offsets are older than that one.
+  // The kernel after this may come as soon as CTAs leave, and waits where it reads.
+  e.prim("grid.launch", {}), e.prim("grid.wait", {});
   return success();
 }
 

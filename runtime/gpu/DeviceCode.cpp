@@ -63,18 +63,20 @@ Status lowRank(Backend &backend, Stream stream, const TensorView &lhs, const Ten
 }
 
 Status combineRows(Backend &backend, Stream stream, const float *partial, const int32_t *inverse,
-                   int64_t rows, int64_t topK, const TensorView &out) {
+                   int64_t rows, int64_t topK, const TensorView &out, bool afterOurs) {
   int64_t tokens = out.shape[0], columns = out.shape[1], stride = tokens > 1 ? out.strides[0] : columns;
   if (!tokens || !columns) return {};
   if (topK > maxTopK)
     return Error::user(fmt::format("top_k is {}; expected at most {} on a GPU", topK, maxTopK), "routing");
-  bool vector = columns % 4 == 0 && stride % 4 == 0 && aligned16(partial) && aligned16(out.data);
+  bool few = topK <= 8 && columns % 4 == 0 && stride % 4 == 0 && aligned16(partial) && aligned16(out.data);
   LaunchCall call{backend, stream};
+  call.dependent = afterOurs;
   call.reads("partial", partial, rows * columns * 4);
   call.reads("inverse", inverse, tokens * topK * 4);
   call.writes("out", out.data, ((tokens - 1) * stride + columns) * 4);
-  return call("combine_rows", call.gridFor(tokens), 256, partial, inverse, static_cast<float *>(out.data),
-              stride, int(tokens), int(topK), columns, int(vector));
+  return call(few ? "combine_few" : "combine_rows",
+              call.gridFor(few ? tokens * divideUp(columns, 1024) : tokens), 256, partial, inverse,
+              static_cast<float *>(out.data), stride, int(tokens), int(topK), columns);
 }
 
 Status retileCodes(Backend &backend, Stream stream, const uint8_t *codes, uint8_t *out,

@@ -50,9 +50,10 @@ Status gatherRows(Backend &backend, Stream stream, const TensorView &x, const Ro
 Status lowRank(Backend &backend, Stream stream, const TensorView &lhs, const TensorView &rhs,
                const RowSource &source, float *out);
 
-/// out[t, n] = sum over t's rows, ascending, of partial[r, n]; out f32 [tokens, columns].
+/// out[t, n] = sum over t's rows, ascending, of partial[r, n]; out f32 [tokens, columns]. `afterOurs`: the
+/// work before this on the stream is the kernel that wrote `partial` (LaunchConfig::dependent).
 Status combineRows(Backend &backend, Stream stream, const float *partial, const int32_t *inverse,
-                   int64_t rows, int64_t topK, const TensorView &out);
+                   int64_t rows, int64_t topK, const TensorView &out, bool afterOurs = false);
 
 /// One expert's codes and scales (or zeros) from one order to the other, out of place; `from` and `to` are
 /// Bnb and Gpu or the reverse.

@@ -42,8 +42,14 @@ struct Call {
   DeviceRouting routing = {};
   int64_t tokens = 0, topK = 0;
   TensorView x = {}; // the activations as the kernel reads them
+  // Where they come from when they must be gathered, converted or copied.
+  TensorView given = {};
+  RowSource source = {};
   std::vector<DeviceMemory> lowRanks = {}, partials = {};
   DeviceMemory gathered = {};
+  // The kernel's predecessor on the stream is one of this call's, which lets it start early and which it
+  // waits for (kernels/device.cuh); before the first of a call lies work that knows nothing of this.
+  bool afterOurs = false;
   struct alignas(64) Param {
     unsigned char bytes[128];
   };
@@ -93,50 +99,63 @@ struct Call {
 
   Status prepareActivations() {
     if (image.x.operand < 0) return {};
-    const TensorView *given = tensor(image.x.operand);
-    if (!given || given->shape.size() != 2)
+    const TensorView *matrix = tensor(image.x.operand);
+    if (!matrix || matrix->shape.size() != 2)
       return Error::internal("activations that are not a matrix", nameOf(image.x.operand));
-    x = *given;
+    x = *matrix;
     if (!rows.rows || readable(x)) {
       if (x.shape[0] <= 1) x.strides[0] = roundUp(x.shape[1], 8);
       return {};
     }
     bool gather = image.x.sorted && image.x.byToken;
-    RowSource source = rows;
+    source = rows;
     if (!gather) source.rowToken = nullptr;
     if (!gather && image.x.byToken) source.offsets = nullptr, source.rows = x.shape[0]; // tokens, not rows
     int64_t stride = roundUp(x.shape[1], 8);
-    auto memory = DeviceMemory::allocate(backend, source.rows * stride * byteSize(image.x.dtype), stream);
-    if (!memory) return memory.takeError();
-    gathered = std::move(*memory);
-    if (Status ok = gatherRows(backend, stream, x, source, gathered.data(), image.x.dtype, stride); !ok)
-      return ok;
+    if (Status ok = workspace(gathered, source.rows * stride * byteSize(image.x.dtype)); !ok) return ok;
+    given = x;
     x = {gathered.data(), image.x.dtype, {source.rows, x.shape[1]}, {stride, 1}};
     return {};
   }
 
-  Status prepareLowRanks() {
-    for (const jit::LowRankStep &step : image.lowRank) {
-      auto memory = DeviceMemory::allocate(backend, rows.rows * step.columns * 4, stream);
-      if (!memory) return memory.takeError();
-      lowRanks.push_back(std::move(*memory));
-      const TensorView *lhs = tensor(step.lhs), *rhs = tensor(step.rhs);
-      if (!lhs || !rhs) return Error::internal("a low-rank factor that is not a tensor", kernel.name);
-      RowSource source = rows;
-      if (!step.byToken) source.rowToken = nullptr;
-      if (Status ok =
-              lowRank(backend, stream, *lhs, *rhs, source, static_cast<float *>(lowRanks.back().data()));
-          !ok)
-        return ok;
-    }
+  Status workspace(DeviceMemory &memory, int64_t bytes) {
+    auto allocated = DeviceMemory::allocate(backend, bytes, stream);
+    if (!allocated) return allocated.takeError();
+    memory = std::move(*allocated);
     return {};
   }
 
-  Status preparePartials() {
-    for (const jit::CombineStep &step : image.combine) {
-      auto memory = DeviceMemory::allocate(backend, rows.rows * step.columns * 4, stream);
-      if (!memory) return memory.takeError();
-      partials.push_back(std::move(*memory));
+  /// All of a call's memory, before its first launch: nothing then stands between its kernels.
+  Status allocate() {
+    if (rows.rows) {
+      if (Status ok = prepareActivations(); !ok) return ok;
+      for (const jit::LowRankStep &step : image.lowRank)
+        if (Status ok = workspace(lowRanks.emplace_back(), rows.rows * step.columns * 4); !ok) return ok;
+    }
+    for (const jit::CombineStep &step : image.combine)
+      if (Status ok = workspace(partials.emplace_back(), rows.rows * step.columns * 4); !ok) return ok;
+    return {};
+  }
+
+  /// Gathered activations and first low-rank factors.
+  Status launchBefore() {
+    if (gathered.data()) {
+      if (Status ok =
+              gatherRows(backend, stream, given, source, gathered.data(), image.x.dtype, x.strides[0]);
+          !ok)
+        return ok;
+      afterOurs = true;
+    }
+    for (size_t i = 0; i < image.lowRank.size(); ++i) {
+      const jit::LowRankStep &step = image.lowRank[i];
+      const TensorView *lhs = tensor(step.lhs), *rhs = tensor(step.rhs);
+      if (!lhs || !rhs) return Error::internal("a low-rank factor that is not a tensor", kernel.name);
+      RowSource from = rows;
+      if (!step.byToken) from.rowToken = nullptr;
+      if (Status ok = lowRank(backend, stream, *lhs, *rhs, from, static_cast<float *>(lowRanks[i].data()));
+          !ok)
+        return ok;
+      afterOurs = true;
     }
     return {};
   }
@@ -239,8 +258,9 @@ struct Call {
 
   Status finish() {
     for (size_t i = 0; i < image.combine.size(); ++i)
-      if (Status ok = combineRows(backend, stream, static_cast<const float *>(partials[i].data()),
-                                  routing.inverse, rows.rows, topK, *tensor(image.combine[i].output));
+      if (Status ok =
+              combineRows(backend, stream, static_cast<const float *>(partials[i].data()), routing.inverse,
+                          rows.rows, topK, *tensor(image.combine[i].output), rows.rows != 0);
           !ok)
         return ok;
     return {};
@@ -248,16 +268,15 @@ struct Call {
 
   Status run() {
     if (Status ok = prepareRows(); !ok) return ok;
+    if (Status ok = allocate(); !ok) return ok;
     if (rows.rows) {
-      if (Status ok = prepareActivations(); !ok) return ok;
-      if (Status ok = prepareLowRanks(); !ok) return ok;
-    }
-    if (Status ok = preparePartials(); !ok) return ok;
-    if (rows.rows) {
+      if (Status ok = launchBefore(); !ok) return ok;
       values.reserve(image.params.size()), params.reserve(image.params.size());
       for (const GpuParam &p : image.params)
         if (Status ok = paramOf(p); !ok) return ok;
-      if (Status ok = backend.launch(plan.loaded, plan.config, params.data(), ranges, stream); !ok) return ok;
+      LaunchConfig config = plan.config;
+      config.dependent = afterOurs;
+      if (Status ok = backend.launch(plan.loaded, config, params.data(), ranges, stream); !ok) return ok;
     }
     return finish();
   }

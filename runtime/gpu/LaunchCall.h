@@ -10,6 +10,7 @@ namespace quern::gpu {
 struct LaunchCall {
   Backend &backend;
   Stream stream;
+  bool dependent = false; // LaunchConfig::dependent
   std::vector<Range> ranges = {};
 
   /// Names what the kernel may touch; only backends that check look at it.
@@ -30,7 +31,7 @@ struct LaunchCall {
     return std::apply(
         [&](auto &...value) {
           void *params[] = {const_cast<void *>(static_cast<const void *>(&value))...};
-          return backend.launch(*loaded, {grid, block, 1, 0, false}, params, ranges, stream);
+          return backend.launch(*loaded, {grid, block, 1, 0, dependent}, params, ranges, stream);
         },
         values);
   }

@@ -99,7 +99,7 @@ Status Rig::prepare(const Subject &subject, const Rig *compiledBefore) {
   request.schedule = subject.schedule;
   auto compiled = jit::compileGpu(request);
   if (!compiled) return compiled.takeError();
-  image = **compiled;
+  image = std::move(*compiled);
   auto text = jit::emitGpu({request, "scheduled", "", ""});
   if (!text) return text.takeError();
   scheduled = std::move(*text);

@@ -31,6 +31,17 @@ qtile.program @p params ["rows -1 0"] schedule "bn=32 stages=3" facts {act = "bf
 // CHECK: %[[F:.*]]:8 = qtile.prim "wgmma.fence.n4.a4"(
 // CHECK-NEXT: qtile.prim "wgmma.bf16.n8"(%[[F]]#0, %[[F]]#1, %[[F]]#2, %[[F]]#3, %[[F]]#4, %[[F]]#5, %[[F]]#6, %[[F]]#7, %
 // CHECK-NEXT: qtile.prim "wgmma.commit"
+// The last slice of the step before is done, so its stage is given back; at the first step there is none. One arrival of each warp.
+// CHECK: qtile.prim "wgmma.wait.1.n4"(
+// CHECK: %[[LATER:.*]] = arith.cmpi sge, %{{.*}}, %c1_i32
+// CHECK: "llvm.nvvm.bar.warp.sync"(%c-1_i32)
+// CHECK: arith.andi %[[LATER]], %{{.*}} : i1
+// CHECK-NEXT: scf.if
+// ONE: qtile.prim "mbarrier.arrive"(
+// At every CTA whose copies may land in this stage.
+// CLUSTER: qtile.prim "mbarrier.arrive.cluster"(%[[EMPTY:.*]], %c0_i32)
+// CLUSTER-NEXT: qtile.prim "mbarrier.arrive.cluster"(%[[EMPTY]], %c1_i32)
+// CHECK-NOT: mbarrier.arrive
 // CHECK: %[[F:.*]]:8 = qtile.prim "wgmma.fence.n4.a4"(
 // CHECK-NEXT: qtile.prim "wgmma.bf16.n8"(%[[F]]#0,
 // CHECK-NEXT: qtile.prim "wgmma.commit"
@@ -41,19 +52,14 @@ qtile.program @p params ["rows -1 0"] schedule "bn=32 stages=3" facts {act = "bf
 // CHECK-NEXT: qtile.prim "wgmma.bf16.n8"(%[[F]]#0,
 // CHECK-NEXT: qtile.prim "wgmma.commit"
 // CHECK-NOT: wgmma.bf16
-// CHECK: %[[OUT:.*]]:4 = qtile.prim "wgmma.wait.0.n4"(
-// One arrival of each warp.
-// CHECK: "llvm.nvvm.bar.warp.sync"(%c-1_i32)
-// CHECK: arith.cmpi eq, %{{.*}}, %c0_i32
-// CHECK-NEXT: scf.if
-// ONE: qtile.prim "mbarrier.arrive"(
-// ONE-NOT: mbarrier.arrive
-// At every CTA whose copies may land in this stage.
-// CLUSTER: qtile.prim "mbarrier.arrive.cluster"(%[[EMPTY:.*]], %c0_i32)
-// CLUSTER-NEXT: qtile.prim "mbarrier.arrive.cluster"(%[[EMPTY]], %c1_i32)
-// CLUSTER-NOT: mbarrier.arrive
+// Slice 0 is done, so its registers may be written again; the last slice goes on into the next step.
+// CHECK: %[[OUT:.*]]:4 = qtile.prim "wgmma.wait.1.n4"(
 // CHECK: scf.yield %[[OUT]]#0, %[[OUT]]#1, %[[OUT]]#2, %[[OUT]]#3,
-// CHECK: "test.accumulators"(%[[SUM]]#0, %[[SUM]]#1, %[[SUM]]#2, %[[SUM]]#3)
+// CHECK: %[[END:.*]]:4 = qtile.prim "wgmma.wait.0.n4"(%[[SUM]]#0, %[[SUM]]#1, %[[SUM]]#2, %[[SUM]]#3)
+// CHECK: "llvm.nvvm.bar.warp.sync"(%c-1_i32)
+// ONE: qtile.prim "mbarrier.arrive"(
+// CLUSTER: qtile.prim "mbarrier.arrive.cluster"(
+// CHECK: "test.accumulators"(%[[END]]#0, %[[END]]#1, %[[END]]#2, %[[END]]#3)
 
 // Codes and scales are read behind a wait, before the loop and in it.
 // READS: scf.for
@@ -61,7 +67,7 @@ qtile.program @p params ["rows -1 0"] schedule "bn=32 stages=3" facts {act = "bf
 // READS: "mbarrier.wait"
 // READS: llvm.load %{{.*}} : !llvm.ptr<3> -> vector<2xi32>
 // READS: llvm.load %{{.*}} : !llvm.ptr<3> -> vector<2xf32>
-// READS: "mbarrier.arrive"
+// READS-NOT: "mbarrier.arrive"
 // READS: scf.yield
 
 // F16-COUNT-4: qtile.prim "wgmma.f16.n8"
