@@ -1,7 +1,7 @@
 // The search for CUDA's tools: a few dozen stat calls, made again at each miss, so that nothing goes stale.
 #include "runtime/driver/Tools.h"
+#include "runtime/config/OwnFile.h"
 #include <algorithm>
-#include <dlfcn.h>
 #include <filesystem>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -54,16 +54,6 @@ void addPrefix(const fs::path &prefix, std::vector<std::string> &folders) {
   }
 }
 
-/// Folder of the shared object or program that this code is part of.
-fs::path ownFolder() {
-  Dl_info info;
-  std::error_code ignored;
-  if (!dladdr(reinterpret_cast<void *>(&ownFolder), &info) || !info.dli_fname) return {};
-  fs::path path = fs::canonical(info.dli_fname, ignored);
-  if (ignored) path = fs::read_symlink("/proc/self/exe", ignored);
-  return path.parent_path();
-}
-
 } // namespace
 
 std::vector<std::string> sitePackages() {
@@ -71,7 +61,7 @@ std::vector<std::string> sitePackages() {
   for (auto &prefix : split(config::value(config::Knob::PythonPrefix).value_or("")))
     addPrefix(prefix, folders);
   if (std::string env = variable("VIRTUAL_ENV"); !env.empty()) addPrefix(env, folders);
-  fs::path folder = ownFolder();
+  fs::path folder = config::ownFile().parent_path();
   for (int level = 0; level < 5 && folder.has_relative_path(); ++level, folder = folder.parent_path()) {
     if (folder.filename() == "site-packages" || folder.filename() == "dist-packages")
       addPrefix(folder, folders);

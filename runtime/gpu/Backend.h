@@ -51,8 +51,8 @@ public:
   virtual Status encodeTensorMap(void *map128, const void *base, DType dtype, int64_t columns, int64_t rows,
                                  int64_t rowStride, int64_t boxRows) = 0;
 
-  /// Whether anything can be compiled, loaded or uploaded for a call of `kernel` on `stream`: not while a CUDA
-  /// graph is being captured from it. The driver is only asked for the status, so the capture goes on.
+  /// Whether anything can be compiled, loaded or uploaded for a call of `kernel` on `stream`: not while a
+  /// CUDA graph is being captured from it. The driver is only asked for the status, so the capture goes on.
   virtual Status mayLoad(const std::string &kernel, Stream stream) { return {}; }
   /// A generated kernel. The image outlives the result.
   virtual Expected<LoadedKernel *> load(const jit::GpuImage &image) = 0;

@@ -32,8 +32,8 @@ struct Request {
   std::vector<OperandKey> params, outputs;
   std::string features; // CPU features, e.g. "+avx2,+fma,..."; empty: cpuFeatures() of launch/CpuFeatures.h
   std::string schedule; // one line; empty: the default for this request
-  /// GPU targets: rows that an expert may expect (rows / experts, rounded up to a power of two; 0: unknown).
-  /// Only the default schedule looks at it.
+  /// Rows that an expert may expect (rows / experts, rounded up to a power of two; 0: unknown). A GPU's
+  /// default schedule and tuning records look at it.
   int64_t rowsPerExpert = 0;
   std::string target = "cpu"; // "cpu", "sm_90a" or "sim" (the program of sm_90a on the simulator)
 };

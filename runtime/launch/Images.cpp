@@ -1,5 +1,6 @@
 // See Images.h.
 #include "runtime/launch/Images.h"
+#include "runtime/cache/JobSlots.h"
 #include "runtime/cache/Store.h"
 #include "runtime/driver/ToolIdentity.h"
 #include "runtime/launch/ImageFile.h"
@@ -21,8 +22,9 @@ using jit::Request;
 
 std::atomic<int64_t> compilations{0}, diskHits{0}, compileUs{0};
 
-/// Counts a compilation and its time.
+/// One compilation, in a slot that all local processes share; counts it and its time.
 template <class Compile> auto counted(Compile compile) {
+  cache::JobSlot slot;
   auto start = std::chrono::steady_clock::now();
   auto result = compile();
   auto time = std::chrono::steady_clock::now() - start;

@@ -1,5 +1,6 @@
 // Opens libquern-jit.so at the first miss: until then no LLVM is mapped into the process.
 #include "runtime/config/Knobs.h"
+#include "runtime/config/OwnFile.h"
 #include "runtime/jit/CompilerStamp.h"
 #include "runtime/jit/Jit.h"
 #include "runtime/launch/CpuFeatures.h"
@@ -20,23 +21,15 @@ struct Library {
   Error error;
 };
 
-/// Folder of the shared object or program that this code is part of.
-std::filesystem::path ownFolder() {
-  Dl_info info;
-  if (!dladdr(reinterpret_cast<void *>(&ownFolder), &info) || !info.dli_fname) return {};
-  std::error_code ignored;
-  auto path = std::filesystem::canonical(info.dli_fname, ignored);
-  if (ignored) path = std::filesystem::read_symlink("/proc/self/exe", ignored);
-  return path.parent_path();
-}
-
 Library open() {
   constexpr const char *file = "libquern-jit.so";
   std::vector<std::filesystem::path> places;
   if (auto own = config::value(config::Knob::JitLibrary))
     places.push_back(*own);
-  else
-    places = {ownFolder() / file, ownFolder() / "../lib" / file};
+  else {
+    auto folder = config::ownFile().parent_path();
+    places = {folder / file, folder / "../lib" / file};
+  }
   Library library;
   std::string tried;
   for (auto &place : places) {

@@ -1,11 +1,13 @@
 // Module: images by request, and the run of one call: slots, segments, batches, parallel phases.
 #include "compiler/syntax/Syntax.h"
+#include "runtime/cache/Notice.h"
 #include "runtime/gpu/Execute.h"
 #include "runtime/gpu/HostRun.h"
 #include "runtime/launch/CallSignature.h"
 #include "runtime/launch/Execute.h"
 #include "runtime/launch/Images.h"
 #include "runtime/launch/Request.h"
+#include "runtime/tune/Tuning.h"
 #include <atomic>
 #include <fmt/format.h>
 #include <mutex>
@@ -23,11 +25,11 @@ Stats stats() {
   return {images.compilations, memoryHits.load(), images.compileUs / 1000.0, images.diskHits};
 }
 
-/// Images by request.
+/// Images by request. Images.h sees to it that each is made once; two threads that miss together get the
+/// same.
 template <class Image> class ImageTable {
   std::shared_mutex mutex;
   std::unordered_map<std::string, Image> images;
-  std::mutex compiling; // one at a time: a second caller of the same kernel waits and then hits
 
   const Image *find(const std::string &key) {
     std::shared_lock lock(mutex);
@@ -36,19 +38,16 @@ template <class Image> class ImageTable {
   }
 
 public:
-  /// The entry for `key`; `compile` makes it at the first miss.
-  template <class Compile> Expected<Image> get(const std::string &key, Compile compile) {
+  /// The entry for `key`; `make` gives it at the first miss, without a lock. The first one stays.
+  template <class Make> Expected<Image> get(const std::string &key, Make make) {
     if (const Image *hit = find(key)) {
       memoryHits.fetch_add(1, std::memory_order_relaxed);
       return *hit;
     }
-    std::lock_guard one(compiling);
-    if (const Image *hit = find(key)) return *hit;
-    Expected<Image> compiled = compile();
-    if (!compiled) return compiled;
+    Expected<Image> made = make();
+    if (!made) return made;
     std::unique_lock lock(mutex);
-    images[key] = *compiled;
-    return compiled;
+    return images.emplace(key, *made).first->second;
   }
 };
 
@@ -88,19 +87,56 @@ struct Module::Impl {
   DeviceCalls deviceCalls;
 
   Expected<const jit::CpuImage *> image(const jit::Request &request) {
-    return cpuImages.get(requestKey(request), [&] { return cpuImage(request); });
+    return cpuImages.get(requestKey(request), [&] {
+      return withTuned(request, tune::cpuIdentity(), [](const jit::Request &r) { return cpuImage(r); });
+    });
   }
 
   Expected<DeviceImage> image(gpu::Backend &backend, gpu::Stream stream, const jit::Request &request) {
     std::string key = fmt::format("{} {}", fmt::ptr(&backend), requestKey(request));
     return deviceImages.get(key, [&]() -> Expected<DeviceImage> {
       if (Status ok = backend.mayLoad(request.kernel, stream); !ok) return ok.takeError();
-      auto image = gpuImage(request);
-      if (!image) return image.takeError();
-      auto loaded = backend.load(**image);
-      if (!loaded) return loaded.takeError();
-      return DeviceImage{*image, *loaded};
+      return withTuned(request, tune::identityOf(backend),
+                       [&](const jit::Request &r) { return loaded(backend, r); });
     });
+  }
+
+private:
+  /// By the schedule that was tuned for the request, where there is one; one that does not work gives way to
+  /// the default.
+  template <class Make>
+  static auto withTuned(const jit::Request &request, const tune::DeviceIdentity &device, Make make)
+      -> decltype(make(request)) {
+    auto schedule = tune::tunedSchedule(request, device);
+    if (!schedule) return make(request);
+    jit::Request tuned = request;
+    tuned.schedule = *schedule;
+    auto made = make(tuned);
+    if (made) return made;
+    cache::notice("tuned schedule",
+                  fmt::format("kernel '{}': the tuned schedule '{}' does not work here, the "
+                              "default is used: {}",
+                              request.kernel, *schedule, made.error().message));
+    return make(request);
+  }
+
+  static Expected<DeviceImage> loaded(gpu::Backend &backend, const jit::Request &request) {
+    int64_t compiledBefore = imageStats().compilations;
+    auto image = gpuImage(request);
+    if (!image) return image.takeError();
+    auto kernel = backend.load(**image);
+    if (!kernel &&
+        imageStats().compilations == compiledBefore) { // it came from the disk: perhaps that is why
+      cache::notice("refused image",
+                    fmt::format("kernel '{}': the cached image does not load and is compiled "
+                                "anew: {}",
+                                request.kernel, kernel.error().message));
+      image = rebuildGpuImage(request, *image);
+      if (!image) return image.takeError();
+      kernel = backend.load(**image);
+    }
+    if (!kernel) return kernel.takeError();
+    return DeviceImage{*image, *kernel};
   }
 };
 

@@ -59,7 +59,7 @@ jit::Request makeRequest(const syntax::Program &program, const syntax::Kernel &k
     r.params.push_back(key);
   }
   for (auto &out : binding.outputs) r.outputs.push_back({out.dtype});
-  if (target != "cpu") r.rowsPerExpert = rowsPerExpert(kernel, binding, args);
+  r.rowsPerExpert = rowsPerExpert(kernel, binding, args);
   return r;
 }
 

@@ -1,10 +1,10 @@
 // See Child.h. A socket, not pipes: a write to a dead child is then an error and no signal.
 #include "runtime/tune/Child.h"
+#include "runtime/config/OwnFile.h"
 #include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstring>
-#include <dlfcn.h>
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
@@ -134,14 +134,9 @@ Expected<std::string> workerExecutable(const std::string &wanted) {
   if (!wanted.empty()) {
     places = {wanted};
   } else {
-    Dl_info info;
-    if (dladdr(reinterpret_cast<void *>(&workerExecutable), &info) && info.dli_fname) {
-      fs::path file = fs::canonical(info.dli_fname, ignored);
-      if (ignored) file = fs::canonical("/proc/self/exe", ignored);
-      for (fs::path folder :
-           {file.parent_path(), file.parent_path().parent_path() / "bin", file.parent_path() / "bin"})
-        places.push_back(folder / "quern");
-    }
+    fs::path folder = config::ownFile().parent_path();
+    for (const fs::path &bin : {folder, folder.parent_path() / "bin", folder / "bin"})
+      places.push_back(bin / "quern");
   }
   std::string tried;
   for (const fs::path &place : places) {
