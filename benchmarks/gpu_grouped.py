@@ -54,6 +54,7 @@ def arguments(argv=None):
     add("--rounds", type=int, help="samples of each peer (default 25)")
     add("--quick", action="store_true", help="gpt-oss-20b, four token counts, uniform, 20 rounds: about a minute; other options win")
     add("--budget", type=float, metavar="SECONDS", help="start no further case after this time; what was left out is listed")
+    add("--graphs", action="store_true", help="replay CUDA graphs of the calls: the device's time, whatever the host does")
     add("--no-predict", action="store_true", help="leave out what `quern explain` predicts (it compiles each kernel once more)")
     add("--seed", type=int, default=0)
     add("--device", default="cuda", help="cuda, cuda:N, or cpu: a self-test whose figures mean nothing")
@@ -110,7 +111,7 @@ def measure(case, peers, options, ceiling, predicted_us=None):
         if reason is not None:
             left_out[peer.name] = reason
     del expected
-    figures = interleaved(calls, case.device, options.rounds)
+    figures = interleaved(calls, case.device, options.rounds, graphs=options.graphs)
     ideal = max(case.flops / ceiling[0], case.least_bytes() / ceiling[1]) * 1e6
     record = {
         "case": case.label, "model": case.shape.name, "projection": case.projection, "tokens": case.tokens, "routing": case.skew,

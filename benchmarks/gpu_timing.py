@@ -36,8 +36,28 @@ class Figure:
         return {"host_us": host, "us": self.median, "p20": self.percentile(0.2), "p80": self.percentile(0.8), "samples": len(self.samples)}
 
 
-def interleaved(calls, device, rounds, warmup=3):
-    """{name: Figure} of calls {name: function}, by the protocol above. On the CPU, for tests only, the host's clock and no flush."""
+def captured(call):
+    """The call as a CUDA graph: its replay, or the call itself where it cannot be captured (it waits for the device)."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            call()
+    except Exception:  # whatever the peer raises, the device is asked whether it is well
+        torch.cuda.synchronize()
+        return call
+    return graph.replay
+
+
+def interleaved(calls, device, rounds, warmup=3, graphs=False):
+    """{name: Figure} of calls {name: function}, by the protocol above. graphs: each is captured once and replayed, so that a
+    figure is the device's time whatever the host does. On the CPU, for tests only, the host's clock and no flush."""
+    if graphs and device.type == "cuda":
+        calls = {name: captured(call) for name, call in calls.items()}
     samples, host = ({name: [] for name in calls} for _ in range(2))
     cuda = device.type == "cuda"
     flush = torch.empty(FLUSH_BYTES // 4, dtype=torch.int32, device=device) if cuda else None

@@ -15,6 +15,7 @@ usage: bash scripts/test.sh [--quick] [--only NAME]...
   sim       GoogleTest: faults planted in GPU kernels, and a sample of automatic mutants, against the simulator
   jit       GoogleTest: kernels compiled from text and run, on what this CPU has; every shipped kernel through ptxas for sm_90a
   gpu       GoogleTest: every shipped kernel, and the device code around it, as a GPU runs them, on the simulator
+  tools     GoogleTest: shapes of models, plans, progress, tables and plots of the command line
   isa       the same kernels on every instruction set (AMX by emulation where needed) and by other schedules
   amx       GoogleTest and ctest: the AMX emulator that lets jit and python test AMX code on any x86-64 CPU
   lit       FileCheck: the dialects, the passes, the command line tool
@@ -41,7 +42,7 @@ while (($#)); do
   esac
   shift
 done
-runners=(lint unit driver codegen sim jit gpu isa amx lit sanitize fuzz python)
+runners=(lint unit driver codegen sim jit gpu tools isa amx lit sanitize fuzz python)
 for name in "${only[@]}"; do
   [[ " ${runners[*]} " == *" $name "* ]] || { echo "error: no runner is called $name" >&2 && usage >&2 && exit 2; }
 done
@@ -72,6 +73,7 @@ run_unit() { build/bin/quern-unit-tests --gtest_brief=1 --gtest_output="xml:$res
 run_jit() { build/bin/quern-jit-tests --gtest_brief=1 --gtest_output="xml:$results/jit.xml"; }
 run_driver() { build/bin/quern-driver-tests --gtest_brief=1 --gtest_output="xml:$results/driver.xml"; }
 run_gpu() { QUERN_TEST_TARGET=sim build/bin/quern-gpu-tests --gtest_brief=1 --gtest_output="xml:$results/gpu.xml"; }
+run_tools() { build/bin/quern-tools-tests --gtest_brief=1 --gtest_output="xml:$results/tools.xml"; }
 run_codegen() { build/bin/quern-codegen-tests --gtest_brief=1 --gtest_output="xml:$results/codegen.xml"; }
 run_sim() { build/bin/quern-sim-tests --gtest_brief=1 --gtest_output="xml:$results/sim.xml"; }
 run_isa() { ctest --test-dir build/tests -R '^quern-jit-' -E '^quern-jit-tests$' --output-on-failure --output-junit "$results/isa.xml"; }

@@ -12,6 +12,9 @@
 
 namespace quern {
 
+/// Requests that found an image of this process, or one that was being made.
+inline std::atomic<int64_t> imagesShared{0};
+
 /// One per kind of image, never destroyed: kernels may be running in any thread.
 template <class Image> class ImageFlights {
   struct Flight {
@@ -60,7 +63,10 @@ public:
       if (!held) held = std::make_shared<Flight>(), mine = true;
       flight = held;
     }
-    if (!mine) return flight->result.get();
+    if (!mine) {
+      imagesShared.fetch_add(1, std::memory_order_relaxed);
+      return flight->result.get();
+    }
     struct Landing { // also when `build` throws (no memory): nobody waits for ever
       ImageFlights &table;
       const std::string &key;

@@ -148,7 +148,9 @@ std::string assemblerOf(const Request &request) {
 
 } // namespace
 
-ImageStats imageStats() { return {compilations.load(), diskHits.load(), compileUs.load()}; }
+ImageStats imageStats() {
+  return {compilations.load(), diskHits.load(), imagesShared.load(), compileUs.load()};
+}
 
 Expected<const CpuImage *> cpuImage(const Request &request) {
   Request full = resolved(request);

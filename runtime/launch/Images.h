@@ -24,6 +24,7 @@ Expected<const jit::GpuImage *> rebuildGpuImage(const jit::Request &request, con
 struct ImageStats {
   int64_t compilations = 0; // kernels compiled
   int64_t diskHits = 0;     // images that came from the cache's folder
+  int64_t memoryHits = 0;   // requests that another one of this process had answered
   int64_t compileUs = 0;
 };
 ImageStats imageStats();

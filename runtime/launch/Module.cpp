@@ -22,7 +22,8 @@ std::atomic<int64_t> memoryHits{0};
 
 Stats stats() {
   ImageStats images = imageStats();
-  return {images.compilations, memoryHits.load(), images.compileUs / 1000.0, images.diskHits};
+  return {images.compilations, memoryHits.load() + images.memoryHits, images.compileUs / 1000.0,
+          images.diskHits};
 }
 
 /// Images by request. Images.h sees to it that each is made once; two threads that miss together get the

@@ -1,5 +1,6 @@
 // The device interface on the fake driver: which calls a launch makes, contexts, captures, errors.
 #include "driver_fake.h"
+#include "tests/support/private_cache.h"
 #include <sys/wait.h>
 #include <thread>
 

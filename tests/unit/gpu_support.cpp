@@ -1,6 +1,7 @@
 // See gpu_support.h.
 #include "tests/unit/gpu_support.h"
 #include "runtime/gpu/HostRun.h"
+#include "tests/support/private_cache.h"
 #include <cstdlib>
 
 namespace quern::gputest {
