@@ -13,6 +13,8 @@ constexpr int64_t registerFile = 65536, smemPerSm = 228 * 1024, smemReserved = 1
 // A consumer thread holds bn/2 accumulators; beside them A fragments of two k16 steps, codes, table, scales,
 // addresses.
 constexpr int64_t otherRegs = 56;
+constexpr int64_t wgmmaRegs =
+    30; // of one instruction, beside its accumulators (ptxas C7602: 158 for n = 256)
 constexpr int64_t experts = 1024; // room of the tile table
 
 int64_t alignUp(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
@@ -120,6 +122,12 @@ Status Schedule::validate() const {
   if (bn / 2 + otherRegs > regs)
     return bad("bn", fmt::format("{} accumulators of a thread leave less than {} of its {} registers", bn / 2,
                                  otherRegs, regs));
+  // ptxas compiles all roles with the registers of the launch: a wgmma's accumulators, its A and addresses.
+  if (bn / 2 + wgmmaRegs > launchRegs())
+    return bad("bn",
+               fmt::format("{} accumulators of a thread leave less than {} of the {} registers that it is "
+                           "launched with; use fewer resident CTAs or warpgroups",
+                           bn / 2, wgmmaRegs, launchRegs()));
   return checkSmem(experts, 1);
 }
 

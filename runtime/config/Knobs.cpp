@@ -45,9 +45,6 @@ constexpr KnobInfo table[] = {
     {Knob::SimSeed, "QUERN_SIM_SEED", "number", "1", "Seed of the GPU simulator's random schedulers.",
      InKey::No, everyTime},
     {Knob::SimSms, "QUERN_SIM_SMS", "1 to 1024", "4", "Multiprocessors of the simulated GPU."},
-    {Knob::Tune, "QUERN_TUNE", "off or first-use", "off",
-     "Whether the first call of a kernel may tune it; never inside a capture or a backward.",
-     InKey::Resolved},
     {Knob::TuneWorkspace, "QUERN_TUNE_WORKSPACE", "bytes, with K, M or G", "a quarter of the free memory",
      "Most device memory that tuning may hold."},
 };

@@ -25,7 +25,6 @@ enum class Knob {
   SimOptions,
   SimSeed,
   SimSms,
-  Tune,
   TuneWorkspace,
 };
 
@@ -38,7 +37,7 @@ enum class InKey {
 struct KnobInfo {
   Knob knob;
   std::string_view name;      // "QUERN_CACHE_DIR"
-  std::string_view values;    // "path", "bytes, with K, M or G", "off|first-use"
+  std::string_view values;    // "path", "bytes, with K, M or G"
   std::string_view otherwise; // the default, in words
   std::string_view help;      // one sentence
   InKey inKey = InKey::No;

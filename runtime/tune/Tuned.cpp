@@ -75,15 +75,4 @@ std::optional<std::string> tunedSchedule(const jit::Request &request, const Devi
   return all.byKey.emplace(std::move(text), std::move(answer)).first->second;
 }
 
-bool tunesOnFirstUse() {
-  static const bool answer = [] {
-    auto text = config::value(config::Knob::Tune);
-    if (text && *text != "off" && *text != "first-use")
-      cache::notice("QUERN_TUNE",
-                    fmt::format("QUERN_TUNE is '{}', expected off or first-use; off is used", *text));
-    return text && *text == "first-use";
-  }();
-  return answer;
-}
-
 } // namespace quern::tune

@@ -29,9 +29,4 @@ Status checkTunable(const jit::Request &request, std::string_view schedule);
 DeviceIdentity cpuIdentity();
 DeviceIdentity identityOf(const gpu::Backend &backend);
 
-/// QUERN_TUNE=first-use: a caller may tune() a kernel at its first call. It does so only where waiting is
-/// harmless: not inside a graph capture, a backward pass, or between collectives of several ranks; the caller
-/// knows, Quern does not. Everyone else uses records and the default.
-bool tunesOnFirstUse();
-
 } // namespace quern::tune

@@ -264,8 +264,9 @@ const std::vector<Fault> &computeFaults() {
        &sorted,
        "expand-multiply",
        [](Editor &e) {
-         for (auto wait : e.prims("wgmma.wait.0"))
-           if (auto loop = wait->getParentOfType<scf::ForOp>())
+         llvm::SmallPtrSet<Operation *, 8> loops; // a K loop waits twice for all but one slice
+         for (auto wait : e.prims("wgmma.wait.1"))
+           if (auto loop = wait->getParentOfType<scf::ForOp>(); loop && loops.insert(loop).second)
              loop.setUpperBound(e.before(loop).add(loop.getUpperBound(), -1)), e.count();
        },
        {notWritten, wrongTiles}},

@@ -120,6 +120,8 @@ TEST(GpuSchedule, EachRefusalNamesItsReason) {
        "experts need 237952 bytes of shared memory; 1 resident CTA can have 232448 (in"},
       {"stages=7", "stages: 7 stages and the table of 1024 experts need 265984 bytes of shared memory; 1 "
                    "resident CTA can have 232448 (in"},
+      {"ctas=2 bm=64 bn=256 stages=3 regs=216/40",
+       "bn: 128 accumulators of a thread leave less than 30 of the 128 registers that it is launched with"},
       {"ctas=2 bm=64 bn=64 stages=12 regs=152/32",
        "stages: 12 stages and the table of 1024 experts need 130432 bytes of shared memory; 2 resident CTAs "
        "can have 115712 each (in"},
