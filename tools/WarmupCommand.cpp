@@ -1,6 +1,7 @@
 // `quern warmup`: compiles, and with --tune tunes, everything that a model will ask for, before it asks.
 #include "runtime/cache/JobSlots.h"
 #include "runtime/cache/Store.h"
+#include "runtime/driver/DeviceCode.h"
 #include "runtime/driver/Probe.h"
 #include "runtime/launch/Images.h"
 #include "tools/Commands.h"
@@ -56,6 +57,8 @@ class Warmup {
   std::vector<WarmupItem> items;
   RankOrder order;
   std::vector<WarmupOutcome> images, tunings; // by item
+  std::vector<std::string> deviceFiles;       // Quern's own device code, which every call on a GPU needs
+  std::string deviceProblem;
   std::string note;
   Clock::time_point start = Clock::now();
   std::once_flag early;
@@ -87,6 +90,25 @@ class Warmup {
     out.state = "failed", out.detail = done.error().str();
     progress.finish(item.label, "failed");
     progress.say(fmt::format("{}: {}", item.label, out.detail));
+  }
+
+  /// Without NVRTC here the GPU's machine must have it: said, and no failure.
+  void makeDeviceCode(Progress &progress) {
+    for (const std::string &file : deviceFiles) {
+      if (interrupted()) return;
+      std::string label = "device code " + file;
+      progress.at(label);
+      auto begin = Clock::now();
+      auto compiled = driver::compiledDeviceFile(file, "sm_90a", 0);
+      if (compiled) {
+        progress.finish(label, "ready in " + durationText(secondsSince(begin)));
+        continue;
+      }
+      deviceProblem = compiled.error().str();
+      progress.finish(label, "left out");
+      progress.say(fmt::format("{}: {}", label, deviceProblem));
+      return;
+    }
   }
 
   void tuneOne(size_t index, Progress &progress) {
@@ -141,6 +163,9 @@ class Warmup {
       text += fmt::format("; {} schedules tuned, {} were on record", count(tunings, "tuned"),
                           count(tunings, "on record"));
     if (int failed = failures()) text += fmt::format("; {} failed", failed);
+    if (!deviceFiles.empty())
+      text += deviceProblem.empty() ? fmt::format("; {} files of device code ready", deviceFiles.size())
+                                    : "; device code left out";
     fmt::print("{}, in {}\n{}\n", text, durationText(secondsSince(start)), cache::Store::user().folder());
     if (interrupted())
       fmt::print("interrupted, {} not done: the same command goes on from here\n",
@@ -157,6 +182,7 @@ class Warmup {
                           {"seconds", secondsSince(start)},
                           {"entries", nlohmann::json::array()}};
     if (!note.empty()) out["note"] = note;
+    if (!deviceFiles.empty()) out["device_code"] = deviceProblem.empty() ? "ready" : deviceProblem;
     if (options.tune) out["tuned"] = count(tunings, "tuned"), out["on_record"] = count(tunings, "on record");
     if (options.world > 1) out["rank"] = options.rank, out["world_size"] = options.world;
     for (size_t i = 0; i < items.size(); ++i) {
@@ -205,6 +231,7 @@ public:
     for (const WarmupItem &item : items) hashes.push_back(item.hash);
     order = rankOrder(hashes, options.rank, options.world);
     images.assign(items.size(), {"not done", "", 0});
+    if (target != "cpu") deviceFiles = driver::deviceFiles();
     if (options.tune) tunings = images;
     return {};
   }
@@ -212,10 +239,11 @@ public:
   int run() {
     InterruptGuard guard;
     {
-      Progress progress(int64_t(items.size() * (options.tune ? 2 : 1)), options.quiet);
+      Progress progress(int64_t(items.size() * (options.tune ? 2 : 1) + deviceFiles.size()), options.quiet);
       int jobs = options.jobs > 0 ? options.jobs : cache::jobLimit();
       forEachOnThreads(order.order.size(), jobs, interrupted,
                        [&](size_t i) { makeImage(order.order[i], i < order.own, progress); });
+      makeDeviceCode(progress);
       // One at a time: nothing may run beside a measurement. The keys of tunings are those of the images, so
       // the shares are the same, and what another rank tuned is found on record.
       if (options.tune)

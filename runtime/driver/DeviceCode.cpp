@@ -56,6 +56,13 @@ std::string deviceFileOf(std::string_view kernel) {
   return found == files.end() ? "" : found->second;
 }
 
+std::vector<std::string> deviceFiles() {
+  std::vector<std::string> files;
+  for (const DeviceSource *source = deviceSources; source->name; ++source)
+    if (std::string_view(source->name).ends_with(".cu")) files.push_back(source->name);
+  return files;
+}
+
 namespace {
 
 struct Sources {
