@@ -14,7 +14,8 @@ struct Key {
     std::string name, value;
     bool operator==(const Field &) const = default;
   };
-  std::string kind; // "cpu", "gpu" (images), "device" (kernels/*.cu), "tuning"
+  std::string kind; // "cpu", "gpu" (images), "device" (kernels/*.cu), "tuning", or notes: "tool", "made-by",
+                    // "rebuilt"
   std::vector<Field> fields;
 
   void add(std::string name, std::string value) { fields.push_back({std::move(name), std::move(value)}); }

@@ -114,9 +114,9 @@ public:
         "the capture: make the same call once outside it",
         fmt::format("kernel '{}' on {}", kernel, device.place));
   }
-  Expected<gpu::LoadedKernel *> load(const jit::GpuImage &image) override {
+  Expected<gpu::LoadedKernel *> load(const jit::GpuImage &image, std::string *refusal) override {
     if (forkedAfterCuda()) return forkError();
-    auto kernel = kernels.load(image);
+    auto kernel = kernels.load(image, refusal);
     if (!kernel) return kernel.takeError();
     return reinterpret_cast<gpu::LoadedKernel *>(*kernel);
   }

@@ -1,5 +1,6 @@
 // Loading: module, function, attributes; everything that a launch must not do.
 #include "runtime/driver/CudaKernels.h"
+#include "runtime/cache/Notice.h"
 #include "runtime/driver/DeviceCode.h"
 #include <fmt/format.h>
 
@@ -24,6 +25,12 @@ bool isRefusedImage(cuda::Result result) {
   return result == cuda::errorInvalidImage || result == cuda::errorNoBinaryForGpu;
 }
 
+/// Refusals of what is in the image, not of the moment (no memory, no context).
+bool isOfTheImage(cuda::Result result) {
+  return isRefusedImage(result) || result == cuda::errorInvalidPtx ||
+         result == cuda::errorUnsupportedPtxVersion || result == cuda::errorNotFound;
+}
+
 } // namespace
 
 cuda::Result CudaKernels::loadModule(const std::string &bytes, cuda::Module &module, std::string &text) {
@@ -43,7 +50,8 @@ Error CudaKernels::loadError(cuda::Result result, const std::string &log, const 
   return error;
 }
 
-Expected<cuda::Module> CudaKernels::loadImageModule(const jit::GpuImage &image, const std::string &place) {
+Expected<cuda::Module> CudaKernels::loadImageModule(const jit::GpuImage &image, const std::string &place,
+                                                    std::string &refusal) {
   if (image.arch != device.arch)
     return Error::user(fmt::format("the kernel is for {}, and {} is {} ({})", image.arch, device.place,
                                    device.arch, device.name),
@@ -56,10 +64,13 @@ Expected<cuda::Module> CudaKernels::loadImageModule(const jit::GpuImage &image, 
   if (!image.cubin.empty()) {
     refused = loadModule(image.cubin, module, log);
     if (refused == cuda::success) return module;
+    if (isOfTheImage(refused)) refusal = driver.describe(refused);
     if (!isRefusedImage(refused) || image.ptx.empty()) return loadError(refused, log, place);
   }
   auto result = loadModule(image.ptx, module, log);
   if (result == cuda::success) return module;
+  // What fails for want of memory says nothing of the image, whatever its cubin was told.
+  refusal = isOfTheImage(result) ? driver.describe(result) : "";
   Error error = loadError(result, log, place);
   if (refused) error.message += fmt::format("; its cubin: {}", driver.describe(refused));
   return error;
@@ -114,17 +125,21 @@ CudaKernel *CudaKernels::find(const std::string &kernel) {
   return found == deviceKernels.end() ? nullptr : found->second.get();
 }
 
-Expected<CudaKernel *> CudaKernels::load(const jit::GpuImage &image) {
-  if (auto *hit = find(image)) return hit;
+Expected<CudaKernel *> CudaKernels::load(const jit::GpuImage &image, std::string *refusal) {
+  auto known = [&](CudaKernel *kernel) {
+    if (refusal) *refusal = kernel->refusal;
+    return kernel;
+  };
+  if (auto *hit = find(image)) return known(hit);
   std::lock_guard one(loading);
-  if (auto *hit = find(image)) return hit;
+  if (auto *hit = find(image)) return known(hit);
   std::string place = fmt::format("kernel '{}' on {}", image.entry, device.place);
   ContextScope scope(driver, device.context);
   if (!scope) return driver.error(scope.call(), scope.code(), place);
   RelaxedCapture relaxed(driver);
-  auto module = loadImageModule(image, place);
-  if (!module) return module.takeError();
   auto loaded = std::make_unique<Image>();
+  auto module = loadImageModule(image, place, loaded->kernel.refusal);
+  if (!module) return known(&loaded->kernel), module.takeError();
   loaded->kernel.name = image.entry;
   loaded->cubin = image.cubin.data();
   loaded->ptx = image.ptx.data();
@@ -133,7 +148,7 @@ Expected<CudaKernel *> CudaKernels::load(const jit::GpuImage &image) {
     return ok.takeError();
   }
   std::unique_lock lock(mapsMutex);
-  return &images[&image].emplace_back(std::move(loaded))->kernel;
+  return known(&images[&image].emplace_back(std::move(loaded))->kernel);
 }
 
 Expected<CudaKernel *> CudaKernels::loadDevice(const std::string &name) {
@@ -152,7 +167,16 @@ Expected<CudaKernel *> CudaKernels::loadDevice(const std::string &name) {
   cuda::Module &module = deviceModules[file];
   if (!module) {
     std::string log;
-    if (auto result = loadModule((*compiled)->cubin, module, log)) {
+    cuda::Result result = loadModule((*compiled)->cubin, module, log);
+    if (isOfTheImage(result) && (*compiled)->fromDisk) {
+      cache::notice("refused image",
+                    fmt::format("kernel '{}': the driver does not take the cached device code, which is "
+                                "compiled anew: {}",
+                                name, driver.describe(result)));
+      auto fresh = compiledDeviceFile(file, device.arch, driver.version, *compiled);
+      if (fresh) result = loadModule((*fresh)->cubin, module, log);
+    }
+    if (result) {
       deviceModules.erase(file);
       return loadError(result, log, place);
     }

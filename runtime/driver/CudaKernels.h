@@ -19,6 +19,7 @@ struct CudaKernel {
   cuda::Function function = nullptr;
   std::string name;
   uint64_t dynamicSmem = 0; // most dynamic shared memory that a launch may ask for
+  std::string refusal;      // why the driver had to compile the PTX of an image with a cubin
 };
 
 /// The device that kernels are loaded on.
@@ -50,14 +51,16 @@ class CudaKernels {
   /// cuModuleLoadDataEx; `log` is what the driver's compiler says.
   cuda::Result loadModule(const std::string &bytes, cuda::Module &module, std::string &log);
   Error loadError(cuda::Result result, const std::string &log, const std::string &place) const;
-  Expected<cuda::Module> loadImageModule(const jit::GpuImage &image, const std::string &place);
+  /// `refusal`: as of gpu::Backend::load.
+  Expected<cuda::Module> loadImageModule(const jit::GpuImage &image, const std::string &place,
+                                         std::string &refusal);
   Status prepare(CudaKernel &kernel, cuda::Module module, int64_t smemBytes, int cluster,
                  const std::string &place);
 
 public:
   CudaKernels(const Driver &driver, const DeviceFacts &device) : driver(driver), device(device) {}
   /// The image's cubin, or its PTX through the driver's compiler when there is none or the driver refuses it.
-  Expected<CudaKernel *> load(const jit::GpuImage &image);
+  Expected<CudaKernel *> load(const jit::GpuImage &image, std::string *refusal);
   /// A kernel of kernels/ that is loaded already, or null.
   CudaKernel *find(const std::string &kernel);
   /// By name, from the file of kernels/ that defines it; that file is compiled once per process and

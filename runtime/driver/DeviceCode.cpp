@@ -99,17 +99,40 @@ std::optional<CompiledCuda> fromContent(const cache::Content &content, const Sou
   if (!cubin || !log) return std::nullopt;
   for (const std::string &kernel : kernelNames(sources.source.text))
     if (!definesFunction(*cubin, machineCuda, kernel)) return std::nullopt;
-  return CompiledCuda{*cubin, *log, parsePtxasLog(*log), 0};
+  return CompiledCuda{*cubin, *log, parsePtxasLog(*log), 0, true};
 }
 
+/// An entry that the driver refuses, out of the way while it is made anew; back if that fails.
+class Dropped {
+  cache::Store &store;
+  const cache::Key &key;
+  std::optional<cache::Content> content;
+
+public:
+  Dropped(cache::Store &store, const cache::Key &key, const CompiledCuda *refused) : store(store), key(key) {
+    if (!refused || !(content = store.find(key))) return;
+    // Another process may have replaced it.
+    const std::string *cubin = content->find("cubin");
+    if (cubin && *cubin == refused->cubin)
+      store.discard(key);
+    else
+      content.reset();
+  }
+  void restore() {
+    if (content) store.publish(key, *content);
+  }
+};
+
 /// The cache on disk, else NVRTC. Without one here, what another machine's NVRTC made for such a driver.
-Expected<CompiledCuda> findOrCompile(const Sources &sources, const std::string &arch, int driverVersion) {
+Expected<CompiledCuda> findOrCompile(const Sources &sources, const std::string &arch, int driverVersion,
+                                     const CompiledCuda *refused) {
   cache::Store &store = cache::Store::user();
   cache::Key common = keyOf(sources, arch), key = common;
   std::string nvrtc = nvrtcInUse(driverVersion);
   if (nvrtc == "none") nvrtc = newestTool(store, common, driverVersion / 1000);
   if (nvrtc.empty()) return compileCuda(sources.source, sources.headers, arch, driverVersion); // says why not
   key.add("nvrtc", nvrtc);
+  Dropped dropped(store, key, refused);
   CompiledCuda compiled;
   for (bool again = false;; again = true) {
     bool made = false;
@@ -123,7 +146,7 @@ Expected<CompiledCuda> findOrCompile(const Sources &sources, const std::string &
           return cache::Content{{{"cubin", compiled.cubin}, {"log", compiled.log}}};
         },
         &made);
-    if (!content) return content.takeError();
+    if (!content) return dropped.restore(), content.takeError();
     if (made) return compiled;
     if (auto found = fromContent(*content, sources)) return std::move(*found);
     if (again) return Error::internal("a cubin without its kernels is in the cache", key.hash());
@@ -134,10 +157,10 @@ Expected<CompiledCuda> findOrCompile(const Sources &sources, const std::string &
 } // namespace
 
 Expected<const CompiledCuda *> compiledDeviceFile(const std::string &file, const std::string &arch,
-                                                  int driverVersion) {
+                                                  int driverVersion, const CompiledCuda *refused) {
   struct Entry {
     std::mutex compiling;
-    std::unique_ptr<CompiledCuda> compiled;
+    std::vector<std::unique_ptr<CompiledCuda>> compiled; // the last one counts; those refused stay
   };
   static std::mutex mutex;
   static auto &entries = *new std::map<std::string, Entry>; // its cubins outlive every use
@@ -147,13 +170,13 @@ Expected<const CompiledCuda *> compiledDeviceFile(const std::string &file, const
     entry = &entries[fmt::format("{}|{}|{}", file, arch, driverVersion / 1000)];
   }
   std::lock_guard lock(entry->compiling); // files are compiled beside each other, one file once
-  if (entry->compiled) return entry->compiled.get();
+  const CompiledCuda *last = entry->compiled.empty() ? nullptr : entry->compiled.back().get();
+  if (last && (last != refused || !last->fromDisk)) return last;
   auto sources = sourcesOf(file);
   if (!sources) return sources.takeError();
-  auto compiled = findOrCompile(*sources, arch, driverVersion);
+  auto compiled = findOrCompile(*sources, arch, driverVersion, refused);
   if (!compiled) return compiled.takeError();
-  entry->compiled = std::make_unique<CompiledCuda>(std::move(*compiled));
-  return entry->compiled.get();
+  return entry->compiled.emplace_back(std::make_unique<CompiledCuda>(std::move(*compiled))).get();
 }
 
 } // namespace quern::driver

@@ -32,6 +32,7 @@ struct CompiledCuda {
   std::string cubin, log;
   PtxasReport report; // registers and spills of each kernel
   double seconds = 0;
+  bool fromDisk = false; // read from the cache, not compiled by this process
 };
 
 /// What NVRTC is told beside the source: part of a cubin's key.

@@ -54,8 +54,10 @@ public:
   /// Whether anything can be compiled, loaded or uploaded for a call of `kernel` on `stream`: not while a
   /// CUDA graph is being captured from it. The driver is only asked for the status, so the capture goes on.
   virtual Status mayLoad(const std::string &kernel, Stream stream) { return {}; }
-  /// A generated kernel. The image outlives the result.
-  virtual Expected<LoadedKernel *> load(const jit::GpuImage &image) = 0;
+  /// A generated kernel. The image outlives the result. `refusal`, if given, is why the driver does not take
+  /// the image as it is: none of its forms (the result is an error then) or only the PTX, which the driver
+  /// compiles again in each process. Empty: it does, or fails for reasons that are not the image's.
+  virtual Expected<LoadedKernel *> load(const jit::GpuImage &image, std::string *refusal = nullptr) = 0;
   /// A kernel of Quern's own device code (kernels/*.cu), by name; compiled by NVRTC once per process
   /// (simulator: clang at build time). One that is not loaded yet is refused as by mayLoad.
   virtual Expected<LoadedKernel *> loadDevice(const std::string &kernel, Stream stream) = 0;

@@ -157,7 +157,7 @@ public:
     return Error::internal(reason, "tensor map");
   }
 
-  Expected<LoadedKernel *> load(const jit::GpuImage &image) override {
+  Expected<LoadedKernel *> load(const jit::GpuImage &image, std::string *) override {
     if (!image.simEntry)
       return Error::internal(fmt::format("'{}' was compiled for {}", image.entry, image.arch), "simulator");
     std::lock_guard lock(mutex);

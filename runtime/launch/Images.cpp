@@ -1,5 +1,6 @@
 // See Images.h.
 #include "runtime/launch/Images.h"
+#include "runtime/cache/Digest.h"
 #include "runtime/cache/JobSlots.h"
 #include "runtime/cache/Store.h"
 #include "runtime/driver/ToolIdentity.h"
@@ -35,6 +36,12 @@ template <class Compile> auto counted(Compile compile) {
   return result;
 }
 
+/// What cpuImage and gpuImage give. For ever: kernels of it may be running in any thread.
+template <class Image> struct Held final : Image {
+  bool fromDisk = false;
+};
+template <class Image> Held<Image> *hold(Image image) { return new Held<Image>{std::move(image)}; }
+
 /// An entry that carries the right key and digest, and still is no image of this request: only another
 /// program, or a bug, can have written it.
 Error notAnImage(const cache::Key &key) {
@@ -43,22 +50,22 @@ Error notAnImage(const cache::Key &key) {
 }
 
 /// From the parts of an entry to something that runs.
-Expected<const CpuImage *> loadCpu(const Content &content, const Request &request, const cache::Key &key) {
+Expected<Held<CpuImage> *> loadCpu(const Content &content, const Request &request, const cache::Key &key) {
   auto compiled = cpuFromContent(content, request.kernel);
   if (!compiled || compiled->image.features != request.features) return notAnImage(key);
   auto code = loadCode(compiled->elf);
   if (!code) return code.takeError();
-  auto *image = new CpuImage(std::move(compiled->image)); // for ever
+  auto *image = hold(std::move(compiled->image));
   image->main = reinterpret_cast<decltype(image->main)>(code->find(request.kernel + "_main"));
   image->prepare = reinterpret_cast<decltype(image->prepare)>(code->find(request.kernel + "_prepare"));
   if (!image->main || !image->prepare) return notAnImage(key);
   return image;
 }
 
-Expected<const GpuImage *> loadGpu(const Content &content, const Request &request, const cache::Key &key) {
+Expected<Held<GpuImage> *> loadGpu(const Content &content, const Request &request, const cache::Key &key) {
   auto image = gpuFromContent(content);
   if (!image || image->arch != request.target || image->entry != request.kernel) return notAnImage(key);
-  return new GpuImage(std::move(*image)); // for ever
+  return hold(std::move(*image));
 }
 
 /// Disk, else compiler; an entry that does not load is made anew, once. What was compiled runs from the bytes
@@ -70,9 +77,10 @@ Expected<const Image *> fromStore(const cache::Key &key, Make make, Load load) {
     bool made = false;
     auto content = store.findOrMake(key, make, &made);
     if (!content) return content.takeError();
-    Expected<const Image *> image = load(*content);
-    if (image && !made) ++diskHits;
-    if (image || made || again) return image;
+    Expected<Held<Image> *> image = load(*content);
+    if (image && !made) ++diskHits, (*image)->fromDisk = true;
+    if (image) return *image;
+    if (made || again) return image.takeError();
     store.discard(key);
   }
 }
@@ -111,7 +119,7 @@ const GpuImage *assembledElsewhere(const Request &request) {
   if (!content) return nullptr;
   auto image = loadGpu(*content, request, key);
   if (!image) return store.discard(key), nullptr;
-  ++diskHits;
+  ++diskHits, (*image)->fromDisk = true;
   return *image;
 }
 
@@ -119,7 +127,7 @@ Expected<const GpuImage *> buildGpu(const Request &request, const std::string &p
   if (request.target == "sim") {
     auto image = counted([&] { return jit::compileGpuThroughLibrary(request); });
     if (!image) return image.takeError();
-    return new GpuImage(std::move(*image)); // for ever
+    return hold(std::move(*image));
   }
   if (ptxas == "none" && elsewhere)
     if (const GpuImage *image = assembledElsewhere(request)) return image;
@@ -139,14 +147,29 @@ Expected<const GpuImage *> buildGpu(const Request &request, const std::string &p
   };
   auto load = [&](const Content &content) { return loadGpu(content, request, key); };
   auto image = fromStore<GpuImage>(key, make, load);
-  return other ? load(*other) : image;
+  if (!other) return image;
+  auto loaded = load(*other);
+  if (!loaded) return loaded.takeError();
+  return *loaded;
 }
 
 std::string assemblerOf(const Request &request) {
   return request.target == "sm_90a" ? driver::ptxasInUse() : "";
 }
 
+/// Says that code was made again and came out the same.
+cache::Key sameAgainKey(const GpuImage &image) {
+  cache::Key key{"rebuilt", {}};
+  key.add("code", cache::hex(cache::digest(image.cubin + image.ptx)));
+  return key;
+}
+
+bool isSameCode(const GpuImage &a, const GpuImage &b) { return a.cubin == b.cubin && a.ptx == b.ptx; }
+
 } // namespace
+
+bool isFromDisk(const CpuImage *image) { return static_cast<const Held<CpuImage> *>(image)->fromDisk; }
+bool isFromDisk(const GpuImage *image) { return static_cast<const Held<GpuImage> *>(image)->fromDisk; }
 
 ImageStats imageStats() {
   return {compilations.load(), diskHits.load(), imagesShared.load(), compileUs.load()};
@@ -170,15 +193,30 @@ Expected<const GpuImage *> rebuildGpuImage(const Request &request, const GpuImag
   std::string ptxas = assemblerOf(full);
   cache::Key key = imageKeyWith(full, ptxas);
   auto &flights = ImageFlights<GpuImage>::instance();
+  Store &store = Store::user();
+  std::vector<std::pair<cache::Key, Content>> dropped;
+  auto drop = [&](const cache::Key &key) {
+    auto kept = store.find(key);
+    auto image = kept ? gpuFromContent(*kept) : std::nullopt;
+    if (image && !isSameCode(*image, *refused)) return; // another process has replaced it
+    store.discard(key);
+    if (image) dropped.emplace_back(key, std::move(*kept));
+  };
   // Another thread may have rebuilt it already: then there is nothing to drop.
   if (flights.forget(key.text(), refused)) {
-    Store &store = Store::user();
-    store.discard(key);
+    drop(key);
     if (ptxas == "none")
       if (std::string theirs = driver::newestTool(store, imageKeyWithoutTool(full)); !theirs.empty())
-        store.discard(imageKeyWith(full, theirs));
+        drop(imageKeyWith(full, theirs));
   }
-  return flights.get(key.text(), [&] { return buildGpu(full, ptxas, false); });
+  auto made = flights.get(key.text(), [&] { return buildGpu(full, ptxas, false); });
+  if (!made) // a machine with another driver, or this one by its PTX, can still use it
+    for (auto &[key, content] : dropped) store.publish(key, content);
+  else if (!isFromDisk(*made) && isSameCode(**made, *refused))
+    store.publish(sameAgainKey(*refused), {{{"entry", key.hash()}}});
+  return made;
 }
+
+bool isRebuiltTheSame(const GpuImage &image) { return Store::user().find(sameAgainKey(image)).has_value(); }
 
 } // namespace quern

@@ -17,8 +17,16 @@ cache::Key imageKey(const jit::Request &request);
 Expected<const jit::CpuImage *> cpuImage(const jit::Request &request);
 /// Target "sm_90a" (from the disk when it is there) or "sim" (always compiled).
 Expected<const jit::GpuImage *> gpuImage(const jit::Request &request);
-/// The driver refused this image: drops it from the disk and from memory, and compiles once more.
+/// Whether an image of the two above was read from the disk, so that this process has not compiled it.
+bool isFromDisk(const jit::CpuImage *image);
+bool isFromDisk(const jit::GpuImage *image);
+
+/// The driver refused this image: drops it from memory and, unless another process has replaced it, from the
+/// disk, and makes it once more. Where that fails (no compiler here) the disk gets it back.
 Expected<const jit::GpuImage *> rebuildGpuImage(const jit::Request &request, const jit::GpuImage *refused);
+/// Whether some process that rebuilt this image got the same code: the image is not damaged, the driver does
+/// not take such code, and compiling once more would not help.
+bool isRebuiltTheSame(const jit::GpuImage &image);
 
 /// Since the process started.
 struct ImageStats {

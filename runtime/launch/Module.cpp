@@ -121,20 +121,27 @@ private:
     return make(request);
   }
 
+  /// An image from the disk that the driver refuses is made anew, once: a wrong program or another driver may
+  /// have left it there. What this process has compiled itself would come out the same.
   static Expected<DeviceImage> loaded(gpu::Backend &backend, const jit::Request &request) {
-    int64_t compiledBefore = imageStats().compilations;
     auto image = gpuImage(request);
     if (!image) return image.takeError();
-    auto kernel = backend.load(**image);
-    if (!kernel &&
-        imageStats().compilations == compiledBefore) { // it came from the disk: perhaps that is why
+    std::string refusal;
+    auto kernel = backend.load(**image, &refusal);
+    if (!refusal.empty() && isFromDisk(*image)) {
+      bool again = !isRebuiltTheSame(**image);
+      const char *what =
+          again ? "does not take the cached image, which is compiled anew"
+                : "takes no cubin of this ptxas (one of the driver's CUDA version would do), and "
+                  "compiles the PTX in each process";
       cache::notice("refused image",
-                    fmt::format("kernel '{}': the cached image does not load and is compiled "
-                                "anew: {}",
-                                request.kernel, kernel.error().message));
-      image = rebuildGpuImage(request, *image);
-      if (!image) return image.takeError();
-      kernel = backend.load(**image);
+                    fmt::format("kernel '{}': the driver {}: {}", request.kernel, what, refusal));
+      auto fresh = again ? rebuildGpuImage(request, *image) : image;
+      if (!fresh && !kernel) return fresh.takeError();
+      if (fresh && *fresh != *image) {
+        auto better = backend.load(**fresh);
+        if (better || !kernel) image = fresh, kernel = std::move(better);
+      }
     }
     if (!kernel) return kernel.takeError();
     return DeviceImage{*image, *kernel};

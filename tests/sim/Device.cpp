@@ -34,7 +34,7 @@ Status Device::encodeTensorMap(void *map128, const void *base, DType dtype, int6
   return Error::internal(reason, "tensor map");
 }
 
-Expected<gpu::LoadedKernel *> Device::load(const jit::GpuImage &image) {
+Expected<gpu::LoadedKernel *> Device::load(const jit::GpuImage &image, std::string *) {
   Code &code = kernels.emplace_back(Code{image.entry, nullptr, true});
   return reinterpret_cast<gpu::LoadedKernel *>(&code);
 }

@@ -37,7 +37,7 @@ public:
   Status synchronize(gpu::Stream) override { return {}; }
   Status encodeTensorMap(void *map128, const void *base, DType dtype, int64_t columns, int64_t rows,
                          int64_t rowStride, int64_t boxRows) override;
-  Expected<gpu::LoadedKernel *> load(const jit::GpuImage &image) override;
+  Expected<gpu::LoadedKernel *> load(const jit::GpuImage &image, std::string *refusal = nullptr) override;
   Expected<gpu::LoadedKernel *> loadDevice(const std::string &kernel, gpu::Stream) override;
   /// Problems of the kernel under test are in `report`; those of another kernel are an error.
   Status launch(gpu::LoadedKernel *kernel, const gpu::LaunchConfig &config, void **params,

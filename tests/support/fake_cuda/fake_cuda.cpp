@@ -50,6 +50,8 @@ public:
     smemPerBlock = 232448, staticSmem = 0;
     memory = 1 << 30;
     initResult = cubinResult = stickyError = success;
+    const char *refused = std::getenv("QUERN_FAKE_CUDA_REFUSES");
+    refusedKernel = refused ? refused : "";
     ptxLog.clear(), loadMs = 0;
     failAt = 0, failForever = false, failWith = errorOutOfMemory;
     recording = true, numCalls = 0;
@@ -264,6 +266,11 @@ Result cuModuleLoadDataEx(Module *module, const void *image, unsigned count, Jit
   auto *bytes = static_cast<const char *>(image);
   bool ptx = !isCubin(bytes);
   if (!ptx && fake().cubinResult) return fake().cubinResult;
+  if (!ptx && isDamaged(bytes)) return errorInvalidImage;
+  if (!ptx && !fake().refusedKernel.empty() &&
+      std::string_view(bytes, elfSize(bytes)).find(".text." + fake().refusedKernel + '\0') !=
+          std::string_view::npos)
+    return errorNoBinaryForGpu;
   if (ptx && !std::strstr(bytes, ".version")) return errorInvalidImage;
   if (ptx && !fake().ptxLog.empty()) return writeLog(count, options, values, fake().ptxLog), errorInvalidPtx;
   std::string copy = ptx ? bytes : std::string(bytes, elfSize(bytes));

@@ -2,8 +2,8 @@
 // contexts, modules, memory (host memory) and captures as the CUDA documentation describes them, writes down
 // every call, runs no kernel, and fails when it is told to. Opened through QUERN_CUDA_LIBRARY; `fakeCuda()`
 // is its control. In a process that has no control, variables say what the machine is like:
-// QUERN_FAKE_CUDA_VERSION (12040), QUERN_FAKE_CUDA_DEVICES, and QUERN_FAKE_CUDA_LOG, a file that every call's
-// name is appended to.
+// QUERN_FAKE_CUDA_VERSION (12040), QUERN_FAKE_CUDA_DEVICES, QUERN_FAKE_CUDA_REFUSES (see
+// refusedKernel), and QUERN_FAKE_CUDA_LOG, a file that every call's name is appended to.
 #pragma once
 #include "runtime/driver/CudaApi.h"
 #include <map>
@@ -64,6 +64,7 @@ struct FakeCuda {
   uint64_t memory = 1 << 30; // bytes per process; more is out of memory
   cuda::Result initResult = cuda::success;
   cuda::Result cubinResult = cuda::success; // of loading any cubin
+  std::string refusedKernel;                // cubins of this kernel are for another GPU
   std::string ptxLog;                       // not empty: PTX is refused with this log
 
   int loadMs = 0; // how long the load of a module takes

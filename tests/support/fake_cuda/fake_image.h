@@ -14,6 +14,10 @@ inline bool isCubin(const char *bytes) {
                      4) == 0;
 }
 
+/// Seven bytes of the header's padding (from byte 9) that make a cubin one that the driver calls invalid.
+constexpr char damagedMark[] = "DAMAGED";
+inline bool isDamaged(const char *cubin) { return std::memcmp(cubin + 9, damagedMark, 7) == 0; }
+
 /// Bytes of a 64-bit ELF file: up to the end of its section headers, or of its last section.
 inline size_t elfSize(const char *bytes) {
   uint64_t at, end;
