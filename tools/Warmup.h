@@ -19,7 +19,9 @@ struct WarmupItem {
 };
 
 struct WarmupOutcome {
-  std::string state;  // "cached", "compiled", "tuned", "on record", "failed", "not done"
+  /// "cached" (before this run), "compiled" (here), "found" (another process compiled it when its turn had
+  /// come), "tuned", "on record", "failed", "not done".
+  std::string state;
   std::string detail; // the tuned schedule, or the error
   double seconds = 0;
 };

@@ -63,13 +63,13 @@ class Warmup {
   Clock::time_point start = Clock::now();
   std::once_flag early;
 
-  static Status compile(const jit::Request &request) {
-    if (request.target == "cpu") {
-      auto image = cpuImage(request);
-      return image ? Status() : Status(image.takeError());
-    }
-    auto image = gpuImage(request);
-    return image ? Status() : Status(image.takeError());
+  /// Compiles it, or takes what another process makes meanwhile; says which of the two.
+  static Expected<bool> compile(const jit::Request &request) {
+    auto compiledHere = [](auto image) -> Expected<bool> {
+      if (!image) return image.takeError();
+      return !isFromDisk(*image);
+    };
+    return request.target == "cpu" ? compiledHere(cpuImage(request)) : compiledHere(gpuImage(request));
   }
 
   void makeImage(size_t index, bool own, Progress &progress) {
@@ -81,13 +81,14 @@ class Warmup {
     }
     progress.at(item.label);
     auto begin = Clock::now();
-    Status done = compile(item.request);
+    auto compiled = compile(item.request);
     out.seconds = secondsSince(begin);
-    if (done) {
-      out.state = "compiled";
-      return progress.finish(item.label, "compiled in " + durationText(out.seconds));
+    if (compiled) {
+      out.state = *compiled ? "compiled" : "found";
+      return progress.finish(item.label, *compiled ? "compiled in " + durationText(out.seconds)
+                                                   : "compiled by another process meanwhile");
     }
-    out.state = "failed", out.detail = done.error().str();
+    out.state = "failed", out.detail = compiled.error().str();
     progress.finish(item.label, "failed");
     progress.say(fmt::format("{}: {}", item.label, out.detail));
   }
@@ -138,7 +139,7 @@ class Warmup {
       // The image that a launch will ask for from now on.
       jit::Request request = item.request;
       request.schedule = result->schedule;
-      if (Status ok = compile(request); !ok) out.state = "failed", out.detail = ok.error().str();
+      if (auto ok = compile(request); !ok) out.state = "failed", out.detail = ok.error().str();
     } else {
       out.state = "failed", out.detail = result ? "not measured: " + result->refused : result.error().str();
     }
@@ -159,6 +160,7 @@ class Warmup {
     std::string text =
         fmt::format("{} images for {}: {} compiled, {} were in the cache", items.size(),
                     target == "cpu" ? "cpu" : "sm_90a", count(images, "compiled"), count(images, "cached"));
+    if (int found = count(images, "found")) text += fmt::format(", {} by another process meanwhile", found);
     if (options.tune)
       text += fmt::format("; {} schedules tuned, {} were on record", count(tunings, "tuned"),
                           count(tunings, "on record"));
@@ -177,6 +179,7 @@ class Warmup {
                           {"folder", cache::Store::user().folder()},
                           {"compiled", count(images, "compiled")},
                           {"cached", count(images, "cached")},
+                          {"found", count(images, "found")},
                           {"failed", failures()},
                           {"interrupted", interrupted()},
                           {"seconds", secondsSince(start)},

@@ -2,6 +2,7 @@
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 
@@ -110,7 +111,42 @@ def test_ranks_share(cache, compiler):
     done = {e["key"] for r in reports for e in r["entries"] if e["state"] == "compiled"}
     assert len(done) == count  # nobody found what nobody made
     for r in reports:  # each has everything at its end
-        assert {e["state"] for e in r["entries"]} <= {"compiled", "cached"}
+        assert {e["state"] for e in r["entries"]} <= {"compiled", "cached", "found"}
+        assert r["compiled"] + r["cached"] + r["found"] == count
+    assert sum(r["compiled"] for r in reports) == count  # each is counted once over the ranks
+
+
+def test_what_another_process_compiles_meanwhile_is_counted_apart(cache, tmp_path, compiler):
+    """The second process comes to an image while the first one's assembler stands still."""
+    real = shutil.which("ptxas")
+    if not real:
+        pytest.skip("no ptxas on the PATH")
+    ptxas, go = tmp_path / "ptxas", tmp_path / "go"
+    ptxas.write_text(f"#!/bin/sh\n[ $1 = --version ] || while [ ! -e {go} ]; do sleep 0.01; done\nexec {real} \"$@\"\n")
+    ptxas.chmod(0o755)
+    command = ["warmup", *SMALL, "--arch", "sm_90a", "--tokens", "4", "--jobs", "1", "--json"]
+
+    def reached_the_image():
+        """A process that has found nothing in the cache; it draws its progress when it begins to make the image."""
+        parent, child = pty.openpty()
+        process = subprocess.Popen([QUERN, *command], stdout=subprocess.PIPE, stderr=child, env=os.environ | {"QUERN_PTXAS": str(ptxas)})
+        os.close(child)
+        text = b""
+        while b"gate_up" not in text:
+            text += os.read(parent, 4096)
+        return process, parent
+
+    processes = [reached_the_image() for _ in range(2)]
+    go.touch()
+    reports = []
+    for process, parent in processes:
+        out, _ = process.communicate(timeout=120)
+        os.close(parent)
+        assert process.returncode == 0
+        reports.append(json.loads(out))
+    assert [r["cached"] for r in reports] == [0, 0]
+    assert sorted((r["compiled"], r["found"]) for r in reports) == [(0, 1), (1, 0)]
+    assert sorted(e["state"] for r in reports for e in r["entries"]) == ["compiled", "found"]
 
 
 def test_one_rank_takes_what_the_others_left(cache, compiler):
