@@ -1,5 +1,6 @@
 // See SharedObject.h. lld reads and writes paths: both ends are descriptors of this process.
 #include "codegen/emit/SharedObject.h"
+#include "compiler/support/FileLimit.h"
 #include "lld/Common/Driver.h"
 #include "llvm/Support/raw_ostream.h"
 #include <cerrno>
@@ -77,6 +78,12 @@ public:
 } // namespace
 
 Expected<std::string> linkShared(std::string_view object) {
+  if (!isWithinFileLimit(object.size()))
+    return Error::system(
+        fmt::format("a kernel of {} bytes is longer than the files that this process may write; "
+                    "raise its limit (ulimit -f)",
+                    object.size()),
+        "lld");
   Input input(object);
   Output output;
   if (!input || !output)

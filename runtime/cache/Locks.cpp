@@ -1,6 +1,7 @@
 // One byte of a file per lock (F_OFD_SETLK): as many locks as there are keys, in one file. Where the kernel
 // has no such locks (gVisor), flock() on one of 256 files, which keys may share.
 #include "runtime/cache/Locks.h"
+#include "compiler/support/FileLimit.h"
 #include "runtime/cache/Once.h"
 #include <array>
 #include <atomic>
@@ -117,7 +118,9 @@ void LockFolder::signHolder(uint64_t number) const {
   std::string note = fmt::format("{:016x} {} {}", number, getpid(), program_invocation_short_name);
   note.resize(holderBytes);
   note.back() = 0;
-  ssize_t written = ::pwrite(file.get(), note.data(), note.size(), off_t(number % holderSlots) * holderBytes);
+  off_t at = off_t(number % holderSlots) * holderBytes;
+  if (!isWithinFileLimit(uint64_t(at) + note.size())) return;
+  ssize_t written = ::pwrite(file.get(), note.data(), note.size(), at);
   (void)written;
 }
 

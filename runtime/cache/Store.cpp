@@ -110,9 +110,10 @@ bool DiskStore::publishText(const std::string &name, const std::string &text, co
   }
   if (error != EEXIST)
     notice("cache",
-           fmt::format("nothing can be kept in the cache folder {}: {}; kernels are compiled again in "
+           fmt::format("nothing can be kept in the cache folder {}: {}{}; kernels are compiled again in "
                        "the next process",
-                       folder.path, std::strerror(error)));
+                       folder.path, std::strerror(error),
+                       error == EFBIG ? " for this process (ulimit -f)" : ""));
   return false;
 }
 

@@ -1,5 +1,6 @@
 // The system calls, each behind the test's hook.
 #include "runtime/cache/Sys.h"
+#include "compiler/support/FileLimit.h"
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
@@ -126,6 +127,7 @@ int lockByte(int file, off_t byte) {
 }
 
 int writeAll(int file, std::string_view bytes) {
+  if (!isWithinFileLimit(bytes.size())) return errno = EFBIG, -1;
   while (!bytes.empty()) {
     ssize_t done = perform(Call::Write, [&](bool shorten) {
       return ::write(file, bytes.data(), shorten ? 1 : std::min(bytes.size(), size_t(1) << 24));

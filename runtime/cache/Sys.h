@@ -81,7 +81,8 @@ int lockFile(int file);
 /// Non-blocking lock of one byte, owned by the open file (F_OFD_SETLK): 0, or EAGAIN in errno.
 int lockByte(int file, off_t byte);
 
-/// 0, or -1 and errno; ENOSPC stays what it is.
+/// Of a file at its start. 0, or -1 and errno; ENOSPC stays what it is; EFBIG: longer than this process may
+/// write, and nothing was written.
 int writeAll(int file, std::string_view bytes);
 /// The whole file of `size` bytes, from its start. Fewer bytes: -1 and EIO.
 int readAll(int file, size_t size, std::string &bytes);

@@ -1,6 +1,8 @@
-// posix_spawn with a pipe and a deadline; private temporary folders.
+// A tool with a pipe and a deadline; private temporary folders.
 #include "runtime/driver/Process.h"
+#include "compiler/support/FileLimit.h"
 #include "runtime/config/Knobs.h"
+#include "runtime/driver/Spawn.h"
 #include <cerrno>
 #include <chrono>
 #include <climits>
@@ -11,13 +13,10 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <poll.h>
-#include <spawn.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-extern char **environ;
 
 namespace quern::driver {
 namespace {
@@ -35,32 +34,6 @@ struct FileDescriptor {
 
 Error systemError(std::string_view what, const std::string &place, int code) {
   return Error::system(fmt::format("{}: {}", what, std::strerror(code)), place);
-}
-
-/// Starts the child with `output` as its stdout and stderr. Returns 0 or an errno.
-int spawn(pid_t &pid, std::vector<char *> &argv, int output) {
-  posix_spawn_file_actions_t actions;
-  posix_spawnattr_t attributes;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawnattr_init(&attributes);
-  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_adddup2(&actions, output, 1);
-  posix_spawn_file_actions_adddup2(&actions, output, 2);
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 34)
-  posix_spawn_file_actions_addclosefrom_np(&actions, 3); // files of the host that lack close-on-exec
-#endif
-  sigset_t none, all;
-  sigemptyset(&none);
-  sigfillset(&all);
-  posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setsigdefault(&attributes, &all);
-  posix_spawnattr_setpgroup(&attributes, 0);
-  posix_spawnattr_setflags(&attributes,
-                           POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-  int failure = posix_spawn(&pid, argv[0], &actions, &attributes, argv.data(), environ);
-  posix_spawnattr_destroy(&attributes);
-  posix_spawn_file_actions_destroy(&actions);
-  return failure;
 }
 
 /// Takes the exit status if the child has ended. True: it has.
@@ -107,11 +80,12 @@ Expected<ProcessResult> runProcess(const std::vector<std::string> &arguments, co
   auto start = Clock::now();
   auto elapsed = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
   pid_t pid = -1;
-  if (int failure = spawn(pid, argv, in.fd)) return systemError("cannot be started", arguments[0], failure);
+  if (int failure = spawnTool(pid, argv.data(), in.fd))
+    return systemError("cannot be started", arguments[0], failure);
   in.reset();
   rlim_t seconds = static_cast<rlim_t>(std::min(options.timeoutSeconds, 1e6)) + 1;
   rlimit cpu{seconds, seconds + 1};
-  prlimit(pid, RLIMIT_CPU, &cpu, nullptr); // an orphan ends by itself
+  prlimit(pid, RLIMIT_CPU, &cpu, nullptr); // what it starts itself ends too, if this process is killed
 
   ProcessResult result;
   bool open = true, ended = false;
@@ -167,6 +141,7 @@ PrivateFolder::~PrivateFolder() {
 
 Expected<std::string> PrivateFolder::write(const std::string &name, const std::string &bytes) const {
   std::string path = folder + "/" + name;
+  if (!isWithinFileLimit(bytes.size())) return systemError("cannot be written", path, EFBIG);
   FileDescriptor file{open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600)};
   if (file.fd < 0) return systemError("cannot be created", path, errno);
   for (size_t done = 0; done < bytes.size();) {

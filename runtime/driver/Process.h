@@ -23,9 +23,9 @@ struct ProcessResult {
 };
 
 /// `arguments[0]` is the program's path. The child gets an empty stdin, no other open file of this process,
-/// default signal handling, a process group of its own (killed as one at the time limit), and a limit on its
-/// processor time, so that a child whose parent was killed also ends. A system error when it cannot be
-/// started.
+/// default signal handling, a process group of its own (killed as one at the time limit), a limit on its
+/// processor time, and the kernel's word to kill it when this process dies (Spawn.h). A system error when it
+/// cannot be started.
 Expected<ProcessResult> runProcess(const std::vector<std::string> &arguments,
                                    const ProcessOptions &options = {});
 

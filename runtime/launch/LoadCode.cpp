@@ -1,5 +1,6 @@
 // See LoadCode.h.
 #include "runtime/launch/LoadCode.h"
+#include "compiler/support/FileLimit.h"
 #include "runtime/driver/Process.h"
 #include <atomic>
 #include <cerrno>
@@ -48,6 +49,12 @@ void *openFromMemory(std::string_view elf) {
 void *LoadedCode::find(const std::string &symbol) const { return dlsym(handle, symbol.c_str()); }
 
 Expected<LoadedCode> loadCode(std::string_view elf) {
+  if (!isWithinFileLimit(elf.size())) // a file in memory counts too
+    return Error::system(
+        fmt::format("a kernel of {} bytes is longer than the files that this process may write; "
+                    "raise its limit (ulimit -f)",
+                    elf.size()),
+        "loader");
   if (void *handle = openFromMemory(elf)) return LoadedCode(handle);
   // No /proc, or files in memory may not be executed.
   auto folder = driver::PrivateFolder::create();

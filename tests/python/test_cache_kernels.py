@@ -146,6 +146,25 @@ def test_a_damaged_kernel_is_made_again(warm, tmp_path):
         assert without_compiler(folder).returncode == 0
 
 
+@pytest.mark.skipif(not shutil.which("prlimit"), reason="no prlimit (util-linux)")
+def test_a_limit_on_the_length_of_files(warm, tmp_path):
+    """`ulimit -f`: an entry that is too long is not kept, and a kernel that is too long for the loader is an error; no signal ends the process."""
+    (entry,) = entry_files(warm)
+
+    def under(limit):
+        return subprocess.run(
+            ["prlimit", f"--fsize={limit}", QUERN, "run", *linear(32), "--repeat", "0", "--check"],
+            env=environment(tmp_path / "cache"), capture_output=True, text=True, timeout=60,
+        )
+
+    uncached = under(entry.stat().st_size - 1)
+    assert uncached.returncode == 0 and "PASS" in uncached.stdout, uncached.stderr
+    assert len(uncached.stderr.splitlines()) == 1 and "ulimit -f" in uncached.stderr
+    assert entry_files(tmp_path / "cache") == []
+    refused = under(1000)
+    assert refused.returncode == 2 and "bytes is longer than the files that this process may write" in refused.stderr
+
+
 def explain(folder, *arguments):
     result = quern(folder, "cache", "explain", *arguments, "--json")
     assert result.returncode in (0, 1), result.stderr

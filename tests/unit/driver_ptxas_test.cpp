@@ -1,9 +1,14 @@
 // ptxas as a child process: the real one on small PTX, and shell scripts that misbehave in its place.
 #include "driver_support.h"
+#include "runtime/driver/Process.h"
 #include "runtime/driver/Ptxas.h"
 #include <chrono>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
+#include <random>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <thread>
 
 namespace quern::driver {
@@ -203,6 +208,21 @@ TEST_F(FakePtxas, Crashes) {
   EXPECT_EQ(result.error().message, "ptxas was ended by signal 11 (Segmentation fault)");
 }
 
+/// A host that ignores or blocks signals, and gets its own mask back.
+TEST_F(FakePtxas, ItsSignalsAreTheDefault) {
+  auto handler = signal(SIGUSR1, SIG_IGN);
+  sigset_t mine, before, after;
+  sigemptyset(&mine), sigaddset(&mine, SIGUSR1);
+  pthread_sigmask(SIG_SETMASK, &mine, &before);
+  auto result = with("kill -USR1 $$");
+  pthread_sigmask(SIG_SETMASK, &before, &after);
+  signal(SIGUSR1, handler);
+  ASSERT_FALSE(result);
+  EXPECT_THAT(result.error().message, StartsWith("ptxas was ended by signal 10"));
+  for (int number = 1; number < SIGRTMIN; ++number)
+    EXPECT_EQ(sigismember(&after, number), number == SIGUSR1) << number;
+}
+
 TEST_F(FakePtxas, SaysMuch) {
   auto result = with("head -c 100000000 /dev/zero | tr '\\0' x\nexit 1");
   ASSERT_FALSE(result);
@@ -229,12 +249,111 @@ TEST_F(FakePtxas, ItsFilesArePrivateAndItGetsNothingElse) {
   EXPECT_EQ(result.error().detail, "600\n700\n600\n4\n0\n"); // 0, 1, 2 and the folder that ls reads
 }
 
+/// Orphans of this process's children come to it, while one of these lives.
+struct Orphanage {
+  Orphanage() { prctl(PR_SET_CHILD_SUBREAPER, 1); }
+  ~Orphanage() { prctl(PR_SET_CHILD_SUBREAPER, 0); }
+  /// How the process ended; nothing: it still lives after 20 s.
+  static std::optional<int> end(pid_t orphan) {
+    for (int i = 0; i < 10'000; ++i) {
+      int status = 0;
+      if (waitpid(orphan, &status, WNOHANG) == orphan) return status;
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    return std::nullopt;
+  }
+};
+
+TEST_F(FakePtxas, DiesWithAParentThatIsKilled) {
+  Orphanage orphanage;
+  Folder ofChild;
+  std::filesystem::path started = ofChild.path / "started";
+  pid_t parent = fork();
+  if (parent == 0) {
+    Environment own("TMPDIR", ofChild.path.string()); // nobody is left to remove what it holds
+    (void)with("echo $$ > " + started.string() + ".new; mv " + started.string() + ".new " + started.string() +
+               "; exec sleep 600");
+    _exit(0);
+  }
+  for (int i = 0; i < 10'000 && !std::filesystem::exists(started); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  pid_t tool = 0;
+  std::ifstream(started) >> tool;
+  ASSERT_GT(tool, 0) << "it was not started";
+  kill(parent, SIGKILL);
+  EXPECT_EQ(waitpid(parent, nullptr, 0), parent);
+  auto end = Orphanage::end(tool);
+  EXPECT_TRUE(end && WIFSIGNALED(*end) && WTERMSIG(*end) == SIGKILL) << "it hangs on without its parent";
+  if (!end) kill(tool, SIGKILL), waitpid(tool, nullptr, 0);
+}
+
+/// Also when the parent dies while it starts the tool.
+TEST_F(FakePtxas, DiesWithAParentKilledAtAnyMoment) {
+  Orphanage orphanage;
+  uint64_t seed = std::random_device()();
+  std::mt19937 random(static_cast<unsigned>(seed));
+  int left = 0;
+  for (int round = 0; round < 200; ++round) {
+    pid_t parent = fork();
+    if (parent == 0) {
+      (void)runProcess({"/bin/sleep", "600"});
+      _exit(0);
+    }
+    timespec pause{0, long(random() % 2'000'000)};
+    nanosleep(&pause, nullptr);
+    kill(parent, SIGKILL);
+    EXPECT_EQ(waitpid(parent, nullptr, 0), parent);
+  }
+  for (int i = 0; i < 5000 && left >= 0; ++i) { // what still lives is a child of this process now
+    pid_t orphan;
+    while ((orphan = waitpid(-1, nullptr, WNOHANG)) > 0) {
+    }
+    left = orphan == 0 ? 1 : -1;
+    if (left > 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  EXPECT_EQ(left, -1) << "a tool lives on; seed " << seed;
+}
+
+/// A host without the first three files: the tool's output still arrives.
+TEST_F(FakePtxas, AHostWithoutStandardFiles) {
+  pid_t host = fork();
+  if (host == 0) {
+    for (int file : {0, 1, 2}) close(file);
+    auto run = runProcess({"/bin/sh", "-c", "cat; echo said; echo more >&2; exit 7"});
+    _exit(run && run->exitStatus == 7 && run->output == "said\nmore\n" ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(host, &status, 0), host);
+  EXPECT_EQ(status, 0);
+}
+
+/// `ulimit -f`: PTX that is longer than a file may be is an error and no signal.
+TEST_F(FakePtxas, ALimitOnTheLengthOfFiles) {
+  pid_t host = fork();
+  if (host == 0) {
+    rlimit files{100, 100}, cores{0, 0};
+    setrlimit(RLIMIT_CORE, &cores), setrlimit(RLIMIT_FSIZE, &files);
+    auto folder = PrivateFolder::create();
+    if (!folder || !folder->write("a", std::string(100, 'x'))) _exit(1);
+    auto written = folder->write("b", std::string(101, 'x'));
+    if (written || written.error().message != "cannot be written: File too large") _exit(2);
+    {
+      auto gone = std::move(*folder);
+    }
+    _exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(host, &status, 0), host);
+  EXPECT_EQ(status, 0);
+}
+
 TEST_F(FakePtxas, IsNotThere) {
   Environment tool("QUERN_PTXAS", "/nonexistent/ptxas");
   auto result = assemble(test::tinyPtx(), "sm_90a");
   ASSERT_FALSE(result);
   EXPECT_EQ(result.error().str(), "/nonexistent/ptxas: cannot be started: No such file or directory\n"
                                   "this path is from QUERN_PTXAS");
+  EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1) << "a child is left";
 }
 
 TEST(Tools, WhatIsMissingTellsWhereItWasLookedFor) {
