@@ -64,7 +64,8 @@ void Lock::release() {
   struct flock all = {};
   all.l_type = F_UNLCK;
   all.l_whence = SEEK_SET;
-  if (::fcntl(file.get(), F_OFD_SETLK, &all) != 0) ::flock(file.get(), LOCK_UN);
+  ::fcntl(file.get(), F_OFD_SETLK, &all);
+  ::flock(file.get(), LOCK_UN); // it is one of the two
   heldFiles[size_t(slot)].store(0);
   file = sys::File();
 }

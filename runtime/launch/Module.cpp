@@ -138,7 +138,8 @@ private:
                     fmt::format("kernel '{}': the driver {}: {}", request.kernel, what, refusal));
       auto fresh = again ? rebuildGpuImage(request, *image) : image;
       if (!fresh && !kernel) return fresh.takeError();
-      if (fresh && *fresh != *image) {
+      // The same code would be refused again, and the driver has compiled this PTX already.
+      if (fresh && !((*fresh)->cubin == (*image)->cubin && (*fresh)->ptx == (*image)->ptx)) {
         auto better = backend.load(**fresh);
         if (better || !kernel) image = fresh, kernel = std::move(better);
       }

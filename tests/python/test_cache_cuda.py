@@ -68,8 +68,19 @@ def test_the_second_process_compiles_nothing(warm, tmp_path):
     report, opened, calls, warnings = run(warm, tmp_path / "log")
     assert compilers(opened) == [] and report["compile_ms"] == 0 and warnings == []
     assert processes(tmp_path / "log") == 1, "a tool was started"
-    assert calls.count("cuModuleLoadDataEx") == 2 and calls.count("cuLaunchKernelEx") > 0
+    assert calls.count("cuModuleLoadDataEx") == 2 and calls.count("cuLaunchKernelEx") > 0 and "PTX" not in calls
     assert {path: path.read_bytes() for path in entry_files(warm)} == before
+
+
+def test_no_warm_start_waits_for_the_drivers_own_cache(warm, tmp_path):
+    """Row 46: the cubins are ours, so nothing depends on ~/.nv; where they are refused, the driver does compile."""
+    report, opened, calls, warnings = run(warm, tmp_path / "log", CUDA_CACHE_DISABLE="1", HOME=tmp_path)
+    assert report["compile_ms"] == 0 and "PTX" not in calls and warnings == []
+    assert not (tmp_path / ".nv").exists()
+    folder = tmp_path / "cache"
+    shutil.copytree(warm, folder)
+    report, opened, calls, warnings = run(folder, tmp_path / "log", CUDA_CACHE_DISABLE="1", QUERN_FAKE_CUDA_REFUSES="linear")
+    assert calls.count("PTX") == 1
 
 
 @pytest.mark.parametrize("tools", [NOWHERE, NOWHERE | {"QUERN_PTXAS": "none"}], ids=["no compiler", "no ptxas either"])

@@ -349,6 +349,9 @@ TEST(CacheProcess, AChildReleasesNothingOfItsParents) {
   EXPECT_EQ(waitChild(spawnChild([&] {
               int file = open("/dev/null", O_RDONLY | O_CLOEXEC); // the lowest free number
               lock.release();
+              {
+                Lock gone = std::move(lock);
+              }
               return fcntl(file, F_GETFD) < 0 ? 1 : 0;
             })),
             0);

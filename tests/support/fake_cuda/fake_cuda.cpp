@@ -82,6 +82,10 @@ public:
     int number = static_cast<int>(calls.size());
     return failAt && (number == failAt || (failForever && number > failAt)) ? failWith : success;
   }
+  /// A line of the log beside the calls.
+  void note(const char *text) {
+    if (log) std::fprintf(log, "%s\n", text), std::fflush(log);
+  }
   int currentDevice() const {
     return stack.empty() ? -1 : static_cast<int>(static_cast<int *>(stack.back()) - contexts);
   }
@@ -273,6 +277,7 @@ Result cuModuleLoadDataEx(Module *module, const void *image, unsigned count, Jit
     return errorNoBinaryForGpu;
   if (ptx && !std::strstr(bytes, ".version")) return errorInvalidImage;
   if (ptx && !fake().ptxLog.empty()) return writeLog(count, options, values, fake().ptxLog), errorInvalidPtx;
+  if (ptx) fake().note("PTX");
   std::string copy = ptx ? bytes : std::string(bytes, elfSize(bytes));
   ++fake().liveModules;
   return *module = &modules.emplace_back(FakeModule{fake().currentDevice(), ptx, std::move(copy)}), success;

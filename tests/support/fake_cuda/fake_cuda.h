@@ -3,7 +3,8 @@
 // every call, runs no kernel, and fails when it is told to. Opened through QUERN_CUDA_LIBRARY; `fakeCuda()`
 // is its control. In a process that has no control, variables say what the machine is like:
 // QUERN_FAKE_CUDA_VERSION (12040), QUERN_FAKE_CUDA_DEVICES, QUERN_FAKE_CUDA_REFUSES (see
-// refusedKernel), and QUERN_FAKE_CUDA_LOG, a file that every call's name is appended to.
+// refusedKernel), and QUERN_FAKE_CUDA_LOG, a file that every call's
+// name is appended to, and "PTX" when the driver compiles some.
 #pragma once
 #include "runtime/driver/CudaApi.h"
 #include <map>
