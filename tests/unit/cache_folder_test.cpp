@@ -54,6 +54,11 @@ TEST_F(CacheFolder, OrderOfTheVariables) {
 }
 
 TEST_F(CacheFolder, ARelativeXdgPathIsIgnored) {
+  struct Here { // whatever goes wrong lies in the test's own folder
+    std::filesystem::path before = std::filesystem::current_path();
+    ~Here() { std::filesystem::current_path(before); }
+  } here;
+  std::filesystem::current_path(top.path);
   places.xdgCacheHome = "cache";
   places.home = make("home");
   expectUsed(top.at("home/.cache/quern"), "HOME");
