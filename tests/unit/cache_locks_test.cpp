@@ -30,6 +30,7 @@ TEST(CacheLocks, AReleasedLockIsFreeWhoeverSharesItsFile) {
     pid_t sharer = pid_t(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));
     if (sharer == 0)
       for (;;) pause();
+    ASSERT_GT(sharer, 0);
     lock.release();
     EXPECT_EQ(locks.tryLock("making", 1, again), LockFolder::Outcome::Held) << (bytes ? "byte" : "file");
     sys::setHook(nullptr);

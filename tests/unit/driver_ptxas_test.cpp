@@ -2,7 +2,9 @@
 #include "driver_support.h"
 #include "runtime/driver/Process.h"
 #include "runtime/driver/Ptxas.h"
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <random>
@@ -275,6 +277,7 @@ TEST_F(FakePtxas, DiesWithAParentThatIsKilled) {
                "; exec sleep 600");
     _exit(0);
   }
+  ASSERT_GT(parent, 0) << "no fork: " << std::strerror(errno); // kill(-1) would be everybody
   for (int i = 0; i < 10'000 && !std::filesystem::exists(started); ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   pid_t tool = 0;
@@ -299,6 +302,7 @@ TEST_F(FakePtxas, DiesWithAParentKilledAtAnyMoment) {
       (void)runProcess({"/bin/sleep", "600"});
       _exit(0);
     }
+    ASSERT_GT(parent, 0) << "no fork: " << std::strerror(errno);
     timespec pause{0, long(random() % 2'000'000)};
     nanosleep(&pause, nullptr);
     kill(parent, SIGKILL);
