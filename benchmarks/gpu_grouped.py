@@ -50,6 +50,7 @@ def arguments(argv=None):
     add("--tokens", type=listed(int), help=f"default {','.join(map(str, TOKENS))}")
     add("--routing", type=listed(allowed=("uniform", "zipf")), help="default uniform,zipf")
     add("--peers", type=listed(allowed=names), help=f"default {','.join(names)}")
+    add("--schedule", action="append", default=[], metavar="LINE", help="also Quern with this GPU schedule, e.g. 'bn=192 stages=6'; repeatable")
     add("--only", metavar="PATTERN", help="cases whose MODEL/PROJECTION/Tn/ROUTING matches, e.g. 'qwen3*/down/*'")
     add("--rounds", type=int, help="samples of each peer (default 25)")
     add("--quick", action="store_true", help="gpt-oss-20b, four token counts, uniform, 20 rounds: about a minute; other options win")
@@ -131,7 +132,7 @@ def measure(case, peers, options, ceiling, predicted_us=None):
 def wrong(record):
     """Peers whose result is not what it should be."""
     gate = LAYER_GATE if record["projection"] == "layer" else GATE
-    gates = {name: QUERN_GATES[record["projection"]] if name == "quern" else gate for name in record["peers"]}
+    gates = {name: QUERN_GATES[record["projection"]] if name.split()[0] == "quern" else gate for name in record["peers"]}
     return [name for name, taken in record["peers"].items() if taken["error"] is not None and not taken["error"] <= gates[name]]
 
 
@@ -169,7 +170,7 @@ def lines(record):
 def run(options, out):
     """All records, in the order of the plan."""
     device, begin, records, skipped = torch.device(options.device), time.monotonic(), [], []
-    peers = [peer for peer in all_peers() if peer.name in options.peers]
+    peers = [peer for peer in all_peers(options.schedule) if peer.name in options.peers or peer.name.startswith("quern ")]
     ceiling = ceilings(device)
     print(f"ceilings: bf16 matmul {ceiling[0] / 1e12:.1f} TFLOP/s, copy {ceiling[1] / 1e9:.0f} GB/s\n\n{HEADER}", file=out, flush=True)
     expected, reason = predicted(options)

@@ -67,10 +67,10 @@ def layer_forward(case, project):
     return out.index_add_(0, case.row_token, z.float() * case.row_weight[:, None])
 
 
-def all_peers():
-    """Peers in the order of the table; Quern first."""
+def all_peers(schedules=()):
+    """Peers in the order of the table; Quern first, then Quern with each of the schedules."""
     from .quern_peer import Quern
     from .torch_peers import Dense, DequantizeGrouped, Loop, Resident
     from .triton_peers import FusedTriton
 
-    return [Quern(), Resident(), DequantizeGrouped(), FusedTriton(), Loop(), Dense()]
+    return [Quern(), *map(Quern, schedules), Resident(), DequantizeGrouped(), FusedTriton(), Loop(), Dense()]

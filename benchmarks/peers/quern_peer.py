@@ -11,9 +11,10 @@ class Quern(Peer):
     It does more than the plain products that it stands beside: they get sorted rows and stop before bias and activation.
     """
 
-    def __init__(self):
-        super().__init__("quern", fused=True, traffic=PACKED)
-        self.modules = {}
+    def __init__(self, schedule=None):
+        """schedule: a GPU schedule, whole or partial, that takes the place of what a call would choose; named in the table."""
+        super().__init__(f"quern {schedule}" if schedule else "quern", fused=True, traffic=PACKED)
+        self.modules, self.options = {}, {"schedule": schedule} if schedule else {}
 
     def unavailable(self, case):
         try:
@@ -47,7 +48,8 @@ class Quern(Peer):
                 stack = case.stacks[name]
                 operands[name] = [route, self.packed(stack)] + ([stack.bias] if stack.bias is not None else [])
         if case.projection == "gate_up":
-            return lambda: module.gate_up(case.x, *operands["gate_up"])
+            return lambda: module.gate_up(case.x, *operands["gate_up"], **self.options)
         if case.projection == "down":
-            return lambda: module.down(case.h, *operands["down"])
-        return lambda: module.down(module.gate_up(case.x, *operands["gate_up"]), *operands["down"])
+            return lambda: module.down(case.h, *operands["down"], **self.options)
+        gate_up = lambda: module.gate_up(case.x, *operands["gate_up"], **self.options)  # noqa: E731
+        return lambda: module.down(gate_up(), *operands["down"], **self.options)

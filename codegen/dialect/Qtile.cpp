@@ -65,10 +65,7 @@ LogicalResult ReduceOp::verify() {
 
 LogicalResult EpilogueOp::verify() { return checkWidth(*this, getWidth(), getAccumulators().size()); }
 
-LogicalResult TablesOp::verify() {
-  if (failed(checkCount(*this, "entries", getEntries().size(), 4))) return failure();
-  return checkCount(*this, "planes", getPlanes().size(), 8);
-}
+LogicalResult TablesOp::verify() { return checkCount(*this, "planes", getPlanes().size(), 8); }
 
 LogicalResult ArrangeOp::verify() {
   if (bool(getUpper()) == bool(getSelector())) return success();

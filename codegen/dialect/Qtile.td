@@ -130,16 +130,15 @@ def Qtile_ReduceOp : Qtile_Region<"reduce"> {
   let hasVerifier = 1;
 }
 
-def Qtile_TablesOp : Qtile_Op<"tables", [Pure, AttrSizedOperandSegments]> {
+def Qtile_TablesOp : Qtile_Op<"tables", [Pure]> {
   let summary = "the 16 products of a block, rounded, as byte planes";
   let description = [{
-    Lane c of a quad computes products 4c..4c+3 of `scale` (and `zero`, when the codec has one) and trades them with its
-    neighbours. Results: low-byte planes of blocks c, c^1, c^2, c^3, then the high-byte planes: the codes that index them are
-    XORed with 4c first (qtile.decode).
+    (entry - `zero`) * `scale` for the 16 entries of the codec's table, rounded to the quantization state's dtype, then to the
+    activations'. Results: the low bytes of products 0..3, 4..7, 8..11 and 12..15, then their high bytes (qtile.decode).
   }];
-  let arguments = (ins F32:$scale, Optional<F32>:$zero, Variadic<F32>:$entries);
+  let arguments = (ins F32:$scale, Optional<F32>:$zero);
   let results = (outs Variadic<I32>:$planes);
-  let assemblyFormat = "$scale (`zero` $zero^)? `entries` $entries attr-dict `:` type($planes)";
+  let assemblyFormat = "$scale (`zero` $zero^)? attr-dict `:` type($planes)";
   let hasVerifier = 1;
 }
 
@@ -159,14 +158,13 @@ def Qtile_DecodeOp : Qtile_Op<"decode", [Pure, AttrSizedOperandSegments]> {
   let summary = "8 arranged codes of a thread to its A registers of one k16 step";
   let description = [{
     `first` and `second` are the planes of MMA rows g and g + 8 (of the rounded table in fast mode, with the rows' scales as 16-bit
-    pairs). `twist` is XORed onto the codes (qtile.tables' order of planes depends on the lane); `order` is 0x32103210 with the twist of
-    the top bits applied: the selector that puts bytes in place.
+    pairs). `order` is 0x32103210, the selector that puts bytes in place, in a register.
   }];
-  let arguments = (ins I32:$word, I32:$twist, I32:$order, Variadic<I32>:$first, Variadic<I32>:$second, Optional<I32>:$scale0,
+  let arguments = (ins I32:$word, I32:$order, Variadic<I32>:$first, Variadic<I32>:$second, Optional<I32>:$scale0,
       Optional<I32>:$scale1);
   let results = (outs I32:$a0, I32:$a1, I32:$a2, I32:$a3);
   let assemblyFormat = [{
-    $word `twist` $twist `order` $order `planes` `(` $first `)` `(` $second `)` (`scales` $scale0^ `,` $scale1)? attr-dict
+    $word `order` $order `planes` `(` $first `)` `(` $second `)` (`scales` $scale0^ `,` $scale1)? attr-dict
   }];
   let hasVerifier = 1;
 }
@@ -175,7 +173,7 @@ def Qtile_DecodePairsOp : Qtile_Op<"decode_pairs", [AttrSizedOperandSegments]> {
   let summary = "8 codes of a thread to its A registers of one k16 step, by the table of fp32 pairs in shared memory";
   let description = [{
     Bytes of the word stand as the gpu layout has them (row g, row g + 8, twice), or arranged for a halved pair (row g twice, row g + 8
-    twice). `lane` is the lane's copy of the table, 8 * (lane % 16). (pair - zero) * scale is rounded as qtile.tables does.
+    twice). `lane` is the lane's copy of the table, 8 * lane. (pair - zero) * scale is rounded as qtile.tables does.
   }];
   let arguments = (ins I32:$word, I32:$lane, F32:$scale0, F32:$scale1, Optional<F32>:$zero0, Optional<F32>:$zero1);
   let results = (outs I32:$a0, I32:$a1, I32:$a2, I32:$a3);

@@ -47,14 +47,14 @@ std::string deviceNames() {
 }
 
 StepCounts decodeCounts(Decode decode) {
-  // Counted in the SASS of gate_up and down of gpt-oss. A thread decodes 32 codes of a step, 16 of each of
-  // two rows: `fast` and `exact` in 4 groups of 8 with 22 to 25 ALU instructions each (PRMT, LOP3, SHF).
-  // `exact` forms 4 of a row's 16 products in each lane and gets the others by 6 shuffles; `pairs` looks 16
-  // pairs up in shared memory. Other: uniform instructions, barriers, addresses, loads.
+  // Counted in the SASS of gate_up of gpt-oss. A thread decodes 32 codes of a step, 16 of each of two rows:
+  // `fast` and `exact` in 4 groups of 8 with 22 ALU instructions each (PRMT, LOP3, SHF). For `exact` half of
+  // what a thread of the producer does for its row is added: 16 products, their rounding and packing. `pairs`
+  // looks 16 pairs up in shared memory. Other: uniform instructions, barriers, addresses, loads.
   switch (decode) {
-  case Decode::Fast: return {98, 56, 0, 60};
-  case Decode::Exact: return {100, 26, 12, 58};
-  case Decode::Pairs: return {56, 45, 0, 76};
+  case Decode::Fast: return {93, 58, 0, 46};
+  case Decode::Exact: return {100, 20, 0, 66};
+  case Decode::Pairs: return {21, 56, 0, 60};
   }
   return {};
 }
@@ -81,9 +81,12 @@ StepBudget stepBudget(const Schedule &s, int64_t n, const Device &device, const 
   b.alu = threads * counts.alu / aluLanes;
   b.issue = threads * (counts.alu + counts.fma + counts.shuffle + counts.other) / issueLanes;
   double tokens = n * 64 * 2, weights = s.bm * 32 + s.bm * scalesPerStep * 4;
-  // Every consumer's wgmma reads all tokens; copies write the stage; consumers read codes and scales, and for
-  // `pairs` 8 bytes for two codes; shuffles go the same way.
-  double lookups = s.decode == Decode::Pairs ? threads * 16 * 8 : 0;
+  // Every consumer's wgmma reads all tokens; copies write the stage; consumers read codes and scales. For
+  // `pairs` 8 bytes for two codes more; for `exact` the tables are written once and read by four 16-byte
+  // loads of a thread, a quarter of a warp at a time. Shuffles go the same way.
+  double lookups = s.decode == Decode::Pairs   ? threads * 16 * 8
+                   : s.decode == Decode::Exact ? threads * 4 * 16 + s.bm * scalesPerStep * 32.0
+                                               : 0;
   b.smem = (consumers * tokens + (tokens + weights) + weights + lookups) / smemBytes +
            threads * counts.shuffle / 32;
   // A token tile is fetched once for a whole cluster.

@@ -31,8 +31,8 @@ void Emitter::intrinsic(StringRef name, ValueRange operands) {
   LLVM::CallIntrinsicOp::create(b, loc, b.getStringAttr(name), operands);
 }
 
-Value Emitter::shuffle(StringRef kind, Value v, int64_t lane, int64_t clamp) {
-  return intrinsic(("llvm.nvvm.shfl.sync." + kind + ".i32").str(), i32(), {c(-1), v, c(lane), c(clamp)});
+Value Emitter::shuffle(StringRef kind, Value v, Value lane, int64_t clamp) {
+  return intrinsic(("llvm.nvvm.shfl.sync." + kind + ".i32").str(), i32(), {c(-1), v, lane, c(clamp)});
 }
 
 void Emitter::syncThreads() { intrinsic("llvm.nvvm.barrier.cta.sync.aligned.all", {c(0)}); }

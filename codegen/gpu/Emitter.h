@@ -90,7 +90,10 @@ public:
     return intrinsic("llvm.nvvm.prmt", i32(), {a, x, selector});
   }
   Value prmt(Value a, Value x, int64_t selector) { return prmt(a, x, c(selector)); }
-  Value shuffle(StringRef kind, Value v, int64_t lane, int64_t clamp);
+  Value shuffle(StringRef kind, Value v, Value lane, int64_t clamp);
+  Value shuffle(StringRef kind, Value v, int64_t lane, int64_t clamp) {
+    return shuffle(kind, v, c(lane), clamp);
+  }
   void syncThreads();
   /// Two fp32 values to a pair of 16-bit ones, round to nearest even.
   Value pack(DType t, Value low, Value high);

@@ -31,8 +31,7 @@ static LogicalResult expandArrange(qtile::ArrangeOp op, Emitter &e, const Plan &
 }
 
 static LogicalResult expandDecode(qtile::DecodeOp op, Emitter &e, const Plan &plan) {
-  // One LOP3 each: the top bits' twist is folded into `order` instead of being applied to the word.
-  Value codes = e.andi(e.xori(op.getWord(), op.getTwist()), 0x77777777);
+  Value codes = e.andi(op.getWord(), 0x77777777);
   Value choose = e.xori(e.andi(e.shr(op.getWord(), 1), 0x44444444), op.getOrder());
   auto [a0, a2] = lookUp(e, op.getFirst(), codes, choose);
   auto [a1, a3] = lookUp(e, op.getSecond(), e.shr(codes, 16), e.shr(choose, 16));

@@ -1,6 +1,6 @@
 // expand-decode-pairs: 8 codes to 8 weights through shared memory.
 //
-// A byte holds two codes of one row; it indexes a table of fp32 pairs. 12 ALU operations per 8 codes instead
+// A byte holds two codes of one row; it indexes a table of fp32 pairs. 8 ALU operations per 8 codes instead
 // of 22, no product tables and no shuffles, so the chain from codes to weights is short: what small tiles
 // want, where neither tensor cores nor shared memory are busy. Large tiles cannot afford the reads beside
 // those of wgmma.
@@ -16,9 +16,8 @@ static LogicalResult expandDecodePairs(qtile::DecodePairsOp op, Emitter &e, cons
   auto pairType = VectorType::get({2}, e.f32());
   SmallVector<Value> a(4);
   for (int byte = 0; byte < 4; ++byte) {
-    // Byte `byte` times 128 bytes per entry, or-ed with the lane's copy.
-    Value shifted = byte == 0 ? e.shl(op.getWord(), 7) : e.shr(op.getWord(), 8 * byte - 7);
-    Value offset = e.ori(e.andi(shifted, 0x7f80), op.getLane());
+    // 256 bytes an entry, so that one PRMT makes the offset: the lane's copy in byte 0, the code in byte 1.
+    Value offset = e.prmt(op.getWord(), op.getLane(), 0x5504 | byte << 4);
     Value pair = e.load(pairType, e.at(e.smem(plan.pairs), e.wide(offset)), 8);
     bool upper = arranged ? byte >= 2 : byte % 2;
     Value scale = upper ? op.getScale1() : op.getScale0(), zero = upper ? op.getZero1() : op.getZero0();

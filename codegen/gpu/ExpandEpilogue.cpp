@@ -28,6 +28,7 @@ struct Epilogue {
   Value c;                    // lane % 4
   SmallVector<Value> columns; // output columns of this thread: two neighbours, or one of a pair
   std::map<std::string, Value> cached;
+  SmallVector<Value> rowWeights; // lane l: bits of the weight of token 32i + l of the tile
   llvm::DenseMap<Operation *, Value> addresses;
 
   Epilogue(qtile::EpilogueOp o, Emitter &emitter, const Plan &p) : op(o), e(emitter), plan(p) {}
@@ -73,6 +74,15 @@ struct Epilogue {
     }
   }
 
+  /// The weights of the tile's rows, a coalesced load per 32, so that the groups of stores wait for none.
+  void preloadRowWeights() {
+    Value lane = e.andi(e.tid(), 31), last = e.sub(op.getRows(), e.c(1));
+    for (int64_t first = 0; first < int64_t(op.getWidth()); first += 32) {
+      Value row = e.add(op.getRow0(), e.min(e.add(lane, first), last));
+      rowWeights.push_back(e.load(e.i32(), e.at(param(Kind::RowWeight, -1), e.wide(e.shl(row, 2))), 4));
+    }
+  }
+
   static std::string key(qtile::WriteOp write, size_t read, size_t part) {
     return std::to_string(write.getOperand()) + "/" + std::to_string(read) + "/" + std::to_string(part);
   }
@@ -106,7 +116,12 @@ struct Epilogue {
       if (paired) return (f.pairing == Pairing::Interleaved ? r.offset % 2 : r.offset) ? t.lower : t.upper;
       return part ? t.lower : t.upper;
     case Read::OfLowRank: return lowRank(r, t, e.min(columnOf(r, columns[part]), e.c(f.n - 1)));
-    case Read::OfWeight: return e.load(e.f32(), e.at(param(Kind::RowWeight, -1), e.wide(e.shl(t.row, 2))), 4);
+    case Read::OfWeight:
+      if (!rowWeights.empty()) {
+        Value lane = e.add(e.shl(c, 1), t.local % 32);
+        return e.bitcast(e.shuffle("idx", rowWeights[t.local / 32], lane, 31), e.f32());
+      }
+      return e.load(e.f32(), e.at(param(Kind::RowWeight, -1), e.wide(e.shl(t.row, 2))), 4);
     case Read::OfScalar: return param(Kind::Scalar, r.index);
     case Read::OfTensor: break;
     }
@@ -181,10 +196,10 @@ struct Epilogue {
     e.store(arith::TruncIOp::create(e.b, e.loc, e.i16(), pair), at, 2);
   }
 
-  static bool hasLowRank(ArrayRef<qtile::WriteOp> writes) {
+  static bool reads(ArrayRef<qtile::WriteOp> writes, Read::Kind kind) {
     for (qtile::WriteOp write : writes)
       for (Attribute text : write.getReads())
-        if (parseRead(cast<StringAttr>(text).getValue()).kind == Read::OfLowRank) return true;
+        if (parseRead(cast<StringAttr>(text).getValue()).kind == kind) return true;
     return false;
   }
 
@@ -223,10 +238,12 @@ struct Epilogue {
   void run() {
     prepare();
     SmallVector<qtile::WriteOp> writes(op.getBody().getOps<qtile::WriteOp>());
+    bool lowRank = reads(writes, Read::OfLowRank);
     for (qtile::WriteOp write : writes) preload(write), firstAddress(write);
+    if (!lowRank && reads(writes, Read::OfWeight)) preloadRowWeights();
     // Four at once; with a low-rank factor, which brings loops, one at a time in its own branch: else they
     // spill.
-    int64_t count = int64_t(op.getWidth()) / 4, together = hasLowRank(writes) ? 1 : 4;
+    int64_t count = int64_t(op.getWidth()) / 4, together = lowRank ? 1 : 4;
     for (int64_t t = 0; t < count; t += together) group(writes, t, std::min(t + together, count));
     // Convergent, so that LLVM does not sink the widths' equal tails into one: accumulators would meet in
     // phis, and ptxas serialise their wgmmas (C7511).

@@ -22,12 +22,12 @@ struct Loop {
   const Facts &f = plan.facts;
   bool halved = f.pairing == Pairing::Halved;
   int64_t perStep = f.scalesPerStep();
-  static constexpr int64_t wordCount = 4;
   Value rows;                      // allocated rows, a parameter
   Value thread, group, warp, g, c; // of the warpgroup: thread, index; of the warp: index, lane / 4, lane % 4
-  Value codeAt, scaleAt;           // this thread's offsets in a stage
-  Value twist, order, selector, lanePairs, smemBase;
-  SmallVector<Value> entries, planes;
+  Value codeAt, rowAt;             // in a stage: this thread's codes, bytes; the row that it has at MMA row g
+  Value order, selector, lanePairs;
+  Value firstDescriptor; // low word, of stage 0
+  SmallVector<Value> planes;
 
   Loop(Emitter &emitter, const Plan &program, int64_t n, Value allRows)
       : e(emitter), plan(program), width(n), rows(allRows) {}
@@ -44,29 +44,19 @@ struct Loop {
     if (halved) { // half a warpgroup's rows from the gate block, half from the up block
       Value unit = e.add(e.add(e.shl(group, 4), e.shl(warp, 2)), e.shr(g, 1));
       codeAt = e.shl(e.add(e.shl(unit, 2), c), 3);
-      scaleAt = e.shl(e.add(e.add(e.shl(group, 5), e.shl(warp, 3)), g), 2);
+      rowAt = e.add(e.add(e.shl(group, 5), e.shl(warp, 3)), g);
       selector = e.select(e.eq(e.andi(g, 1), 0), e.c(0x6420), e.c(0x7531));
     } else {
       codeAt = e.add(e.shl(group, 11), e.shl(thread, 3));
-      scaleAt = e.shl(e.add(e.shl(group, 6), e.add(e.shl(warp, 4), e.shl(g, 1))), 2);
+      rowAt = e.add(e.shl(group, 6), e.add(e.shl(warp, 4), e.shl(g, 1)));
     }
-    smemBase = LLVM::PtrToIntOp::create(e.b, e.loc, e.i32(), e.smem(0));
-    if (s.decode == Decode::Exact) {
-      twist = e.mul(c, 0x44444444);
-      for (int i = 0; i < 4; ++i) { // table entries 4c + i
-        Value v = e.cf(f.table[i]);
-        for (int block = 1; block < 4; ++block) v = e.select(e.eq(c, block), e.cf(f.table[4 * block + i]), v);
-        entries.push_back(v);
-      }
-      order = e.xori(e.andi(e.shr(twist, 1), 0x44444444), 0x32103210);
-    } else if (s.decode == Decode::Pairs) {
-      lanePairs = e.shl(e.andi(tid, 15), 3);
-    } else {
-      twist = e.c(0);
-      // A register, not an immediate, so that one LOP3 takes it and the mask: rows are never negative.
-      order = e.xori(e.shr(rows, 31), 0x32103210);
-      constantPlanes();
-    }
+    Value smemBase = LLVM::PtrToIntOp::create(e.b, e.loc, e.i32(), e.smem(0));
+    firstDescriptor = e.ori(e.shr(e.andi(smemBase, 0x3ffff), 4), 1 << 16);
+    lanePairs = e.shl(e.andi(tid, 31), 3);
+    // A register of each thread, not an immediate, so that one LOP3 takes it and the mask: rows are below
+    // 2^30.
+    order = e.xori(e.shr(e.add(rows, tid), 31), 0x32103210);
+    if (s.decode == Decode::Fast) constantPlanes();
   }
 
   /// Byte planes of the rounded table (fast mode).
@@ -85,75 +75,61 @@ struct Loop {
       }
   }
 
-  /// Codes (4 arranged words), then scales (then zeros) of rows g and g + 8 for each scale of the step.
-  SmallVector<Value> loadStep(Value stage) {
-    SmallVector<Value> out;
-    Type pair = VectorType::get({2}, e.i32()), floats = VectorType::get({2}, e.f32());
-    auto part = [&](Value v, int i) {
-      return LLVM::ExtractElementOp::create(e.b, e.loc, v, e.c(i)).getResult();
-    };
+  Value part(Value v, int i) { return LLVM::ExtractElementOp::create(e.b, e.loc, v, e.c(i)); }
+
+  /// Codes of a slice.
+  Value loadWord(Value stage, int64_t slice) {
     Value at = e.at(e.smem(plan.codes), e.wide(e.add(e.mul(stage, plan.codeBytes), codeAt)));
-    for (int64_t half = 0; half < 2; ++half) {
-      Value word = e.load(pair, e.at(at, 1024 * half), 8);
-      Value upper = halved ? e.load(pair, e.at(at, 2048 + 1024 * half), 8) : Value();
-      for (int i = 0; i < 2; ++i)
-        out.push_back(s.decode == Decode::Pairs && !halved
-                          ? part(word, i)
-                          : qtile::ArrangeOp::create(e.b, e.loc, e.i32(), part(word, i),
-                                                     halved ? part(upper, i) : Value(),
-                                                     halved ? selector : Value())
-                                .getResult());
-    }
-    Value scale = e.at(e.smem(plan.scales), e.wide(e.add(e.mul(stage, plan.scaleBytes), scaleAt)));
-    for (int64_t kind = 0; kind < (f.zero ? 2 : 1); ++kind)
-      for (int64_t i = 0; i < perStep; ++i) {
-        int64_t offset = (kind * perStep + i) * s.bm * 4;
-        if (halved) {
-          out.push_back(e.load(e.f32(), e.at(scale, offset), 4));
-          out.push_back(e.load(e.f32(), e.at(scale, offset + 256), 4));
-        } else {
-          Value v = e.load(floats, e.at(scale, offset), 8);
-          out.append({part(v, 0), part(v, 1)});
-        }
+    at = e.at(at, 1024 * (slice / 2) + 4 * (slice % 2));
+    Value word = e.load(e.i32(), at, 4);
+    if (s.decode == Decode::Pairs && !halved) return word;
+    Value upper = halved ? e.load(e.i32(), e.at(at, 2048), 4) : Value();
+    return qtile::ArrangeOp::create(e.b, e.loc, e.i32(), word, upper, halved ? selector : Value());
+  }
+
+  /// What decoding needs for half `half` of a step, or for all of it, of MMA rows g and g + 8: 8 byte planes
+  /// each (exact), or scales (and zero points) as fp32 (pairs) or as 16-bit pairs (fast).
+  SmallVector<Value> loadRows(Value stage, int64_t half) {
+    SmallVector<Value> out;
+    int64_t bytes = s.decode == Decode::Exact ? 32 : 4, apart = bytes * (halved ? 64 : 1);
+    Value at = e.at(e.smem(plan.scales), e.wide(e.add(e.mul(stage, plan.scaleBytes), e.mul(rowAt, bytes))));
+    if (s.decode == Decode::Exact) {
+      Type quad = VectorType::get({4}, e.i32());
+      at = e.at(at, half * s.bm * 32);
+      for (int64_t i = 0; i < 4; ++i) {
+        Value v = e.load(quad, e.at(at, i / 2 * apart + 16 * (i % 2)), 16);
+        for (int j = 0; j < 4; ++j) out.push_back(part(v, j));
       }
+      return out;
+    }
+    for (int64_t kind = 0; kind < (f.zero ? 2 : 1); ++kind) {
+      Value of = e.at(at, (kind * perStep + half) * s.bm * 4);
+      if (halved) {
+        for (int64_t row = 0; row < 2; ++row) out.push_back(e.load(e.f32(), e.at(of, row * apart), 4));
+      } else {
+        Value v = e.load(VectorType::get({2}, e.f32()), of, 8);
+        out.append({part(v, 0), part(v, 1)});
+      }
+    }
+    if (s.decode == Decode::Fast)
+      for (Value &scale : out) scale = e.pack(f.act, scale, scale);
     return out;
   }
 
-  /// What decoding needs for half `i` of a step (or the whole step): planes of the two rows, or scale pairs.
-  struct Rows {
-    SmallVector<Value> first, second;
-    Value scale0, scale1, zero0, zero1;
-  };
-  Rows rowsOf(ValueRange step, int64_t i) {
-    Rows rows;
-    Value s0 = step[wordCount + 2 * i], s1 = step[wordCount + 2 * i + 1];
-    if (s.decode == Decode::Fast) {
-      rows.first = rows.second = planes;
-      rows.scale0 = e.pack(f.act, s0, s0), rows.scale1 = e.pack(f.act, s1, s1);
-      return rows;
-    }
-    auto zeroOf = [&](int64_t row) { return f.zero ? step[wordCount + 2 * perStep + 2 * i + row] : Value(); };
+  /// A registers of a slice, from its word and what loadRows gave.
+  SmallVector<Value> decode(Value word, ValueRange of) {
+    Type i = e.i32();
     if (s.decode == Decode::Pairs) {
-      rows.scale0 = s0, rows.scale1 = s1, rows.zero0 = zeroOf(0), rows.zero1 = zeroOf(1);
-      return rows;
-    }
-    SmallVector<Type> planeTypes(8, e.i32());
-    auto tables = [&](Value scale, int64_t row) {
-      auto op = qtile::TablesOp::create(e.b, e.loc, planeTypes, scale, zeroOf(row), entries);
-      return SmallVector<Value>(op->getResults());
-    };
-    rows.first = tables(s0, 0), rows.second = tables(s1, 1);
-    return rows;
-  }
-
-  SmallVector<Value> decode(ValueRange step, int slice, const Rows &rows) {
-    if (s.decode == Decode::Pairs) {
-      auto op = qtile::DecodePairsOp::create(e.b, e.loc, e.i32(), e.i32(), e.i32(), e.i32(), step[slice],
-                                             lanePairs, rows.scale0, rows.scale1, rows.zero0, rows.zero1);
+      Value zero0 = f.zero ? of[2] : Value(), zero1 = f.zero ? of[3] : Value();
+      auto op =
+          qtile::DecodePairsOp::create(e.b, e.loc, i, i, i, i, word, lanePairs, of[0], of[1], zero0, zero1);
       return SmallVector<Value>(op->getResults());
     }
-    auto op = qtile::DecodeOp::create(e.b, e.loc, e.i32(), e.i32(), e.i32(), e.i32(), step[slice], twist,
-                                      order, rows.first, rows.second, rows.scale0, rows.scale1);
+    bool fast = s.decode == Decode::Fast;
+    ValueRange first = fast ? ValueRange(planes) : of.take_front(8),
+               second = fast ? ValueRange(planes) : of.drop_front(8);
+    auto op = qtile::DecodeOp::create(e.b, e.loc, i, i, i, i, word, order, first, second,
+                                      fast ? of[0] : Value(), fast ? of[1] : Value());
     return SmallVector<Value>(op->getResults());
   }
 
@@ -178,11 +154,11 @@ struct Loop {
   }
 
   /// K-major B operand, 128-byte swizzle: start address, leading offset 16 bytes (unused), 1024 bytes between
-  /// groups of 8 rows (PTX ISA, matrix descriptor).
+  /// groups of 8 rows (PTX ISA, matrix descriptor). Addresses are in units of 16 bytes and stay below 2^14,
+  /// so a stage and a slice of 32 bytes are added to the low word.
   Value descriptor(Value stage, int slice) {
-    Value address = e.add(e.add(smemBase, e.mul(stage, plan.xBytes)), 32 * slice);
-    Value start = e.wide(e.shr(e.andi(address, 0x3ffff), 4));
-    return e.ori(start, int64_t((1ull << 62) | (64ull << 32) | (1ull << 16)));
+    Value low = e.add(e.add(firstDescriptor, e.mul(stage, plan.xBytes / 16)), 2 * slice);
+    return e.ori(e.wide(low), int64_t((1ull << 62) | (64ull << 32)));
   }
 
   /// Each warp says that it is done with the stage, to every CTA whose copies may land in it; `condition` is
@@ -197,46 +173,11 @@ struct Loop {
     });
   }
 
-  /// A step as the loop carries it: words of codes, what decodes the first half, raw scales of the second
-  /// half.
+  /// What the loop carries of a step: the words of its first half, and what decodes them.
   SmallVector<Value> readAhead(Value stage) {
-    SmallVector<Value> loaded = loadStep(stage), out(loaded.begin(), loaded.begin() + wordCount);
-    Rows rows = rowsOf(loaded, 0);
-    if (s.decode == Decode::Exact)
-      out.append(rows.first), out.append(rows.second);
-    else
-      out.append({rows.scale0, rows.scale1});
-    if (rows.zero0) out.append({rows.zero0, rows.zero1});
-    if (perStep == 2)
-      for (size_t i = wordCount; i < loaded.size(); ++i) out.push_back(loaded[i]);
+    SmallVector<Value> out{loadWord(stage, 0), loadWord(stage, 1)};
+    out.append(loadRows(stage, 0));
     return out;
-  }
-
-  static void append(SmallVectorImpl<Value> &to, ValueRange values) {
-    to.append(values.begin(), values.end());
-  }
-
-  Rows carriedRows(ValueRange step) {
-    Rows rows;
-    if (s.decode == Decode::Exact) {
-      append(rows.first, step.slice(wordCount, 8));
-      append(rows.second, step.slice(wordCount + 8, 8));
-    } else {
-      rows.first = rows.second = planes;
-      rows.scale0 = step[wordCount], rows.scale1 = step[wordCount + 1];
-      if (s.decode == Decode::Pairs && f.zero)
-        rows.zero0 = step[wordCount + 2], rows.zero1 = step[wordCount + 3];
-    }
-    return rows;
-  }
-
-  /// The second half's rows, from the raw scales at the end of a carried step.
-  Rows secondRows(ValueRange step) {
-    size_t raw = 2 * perStep * (f.zero ? 2 : 1);
-    SmallVector<Value> loaded;
-    append(loaded, step.take_front(wordCount));
-    append(loaded, step.take_back(raw));
-    return rowsOf(loaded, 1);
   }
 
   SmallVector<Value> run(Value done) {
@@ -245,33 +186,35 @@ struct Loop {
     Slot slot = slotOf(e, done, s.stages);
     e.prim("mbarrier.wait", {full(slot.stage), slot.parity});
     SmallVector<Value> init(width / 2, e.cf(0)), first = readAhead(slot.stage);
-    init.append(decode(first, 0, carriedRows(first)));
+    init.append(decode(first[0], ValueRange(first).drop_front(2)));
     init.append(first);
     init.append({slot.stage, slot.parity, slot.stage});
     auto out = e.forLoop(e.c(0), steps, init, [&](Value k, ValueRange carried) -> SmallVector<Value> {
       SmallVector<Value> acc(carried.take_front(width / 2)), a(carried.slice(width / 2, 4));
       ValueRange step = carried.drop_front(width / 2 + 4).drop_back(3);
+      SmallVector<Value> decoders(step.drop_front(2));
       Slot now{carried[carried.size() - 3], carried[carried.size() - 2]};
       Value before = carried.back();
       // After the last step this looks at the same stage again: no branch, and nothing is waited for.
       Slot next = nextSlot(e, now, s.stages);
       Value more = e.lt(e.add(k, 1), steps);
       Slot ahead{e.select(more, next.stage, now.stage), e.select(more, next.parity, now.parity)};
-      Rows rows = carriedRows(step);
       multiply(acc, a, descriptor(now.stage, 0));
-      wait(acc, 1); // the last slice of the step before is done
-      release(before, e.ge(k, e.c(1)));
-      e.prim("mbarrier.wait", {full(ahead.stage), ahead.parity});
-      a = decode(step, 1, rows);
+      a = decode(step[1], decoders);
       multiply(acc, a, descriptor(now.stage, 1));
-      SmallVector<Value> loaded = readAhead(ahead.stage);
-      if (perStep == 2) rows = secondRows(step);
-      a = decode(step, 2, rows);
+      Value word = loadWord(now.stage, 2);
+      if (perStep == 2) decoders = loadRows(now.stage, 1);
+      wait(acc, 2); // the last slice of the step before is done
+      release(before, e.ge(k, e.c(1)));
+      a = decode(word, decoders);
       multiply(acc, a, descriptor(now.stage, 2));
-      a = decode(step, 3, rows);
+      word = loadWord(now.stage, 3);
+      e.prim("mbarrier.wait", {full(ahead.stage), ahead.parity});
+      a = decode(word, decoders);
+      SmallVector<Value> loaded = readAhead(ahead.stage);
       multiply(acc, a, descriptor(now.stage, 3));
       wait(acc, 1); // slice 0 is done: its registers may be written again
-      acc.append(decode(loaded, 0, carriedRows(loaded)));
+      acc.append(decode(loaded[0], ValueRange(loaded).drop_front(2)));
       acc.append(loaded);
       acc.append({next.stage, next.parity, now.stage});
       return acc;

@@ -200,41 +200,116 @@ struct Producer {
     return e.bitcast(e.select(e.eq(byte, 255), e.c(0x7fc00000), bits), e.f32());
   }
 
-  void gatherScales(Value stage, Value kb) {
-    Value to = stageOf(plan.scales, plan.scaleBytes, stage);
+  /// This thread's row `local` of the tile, as a weight row.
+  Value weightRow(Value local) {
+    if (!halved) return e.add(e.mul(op.getWeightTile(), s.bm), local);
+    return e.add(e.add(e.shl(op.getWeightTile(), 6), e.andi(local, 63)), e.mul(e.shr(local, 6), f.n / 2));
+  }
+
+  /// Scales, each with its zero point where there are any, of rows tid and tid + 128 in step `kb`; 0 outside.
+  SmallVector<Value> loadScales(Value kb) {
     bool tiled = f.block == 64 && f.k % 64 == 0;
-    for (int64_t first = 0; first < s.bm; first += 128)
-      e.ifThen(e.lt(e.add(tid, first), e.c(s.bm)), [&] {
-        Value local = e.add(tid, first), n;
-        if (halved)
-          n = e.add(e.add(e.shl(op.getWeightTile(), 6), e.andi(local, 63)), e.mul(e.shr(local, 6), f.n / 2));
-        else
-          n = e.add(e.mul(op.getWeightTile(), s.bm), local);
-        for (int64_t i = 0; i < f.scalesPerStep(); ++i) {
-          Value k = e.add(e.shl(kb, 6), 32 * i);
-          Value inside = e.both(e.lt(n, e.c(f.n)), e.lt(k, e.c(f.k)));
-          auto zeros = [&]() -> SmallVector<Value> {
-            return f.zero ? SmallVector<Value>{e.cf(0), e.cf(0)} : SmallVector<Value>{e.cf(0)};
-          };
-          SmallVector<Type> types(f.zero ? 2 : 1, e.f32());
-          auto values = e.ifElse(
-              inside, types,
-              [&]() -> SmallVector<Value> {
-                Value flat = e.add(e.mul(e.wide(n), f.k), e.wide(k));
-                Value index = tiled ? e.add(e.mul(e.wide(kb), f.n), e.wide(n)) : e.div(flat, f.block);
-                SmallVector<Value> out{loadScale(index)};
-                if (f.zero) {
-                  Value byte = e.load(e.b.getI8Type(), e.at(zerosOf, index), 1);
-                  out.push_back(arith::UIToFPOp::create(e.b, e.loc, e.f32(), byte));
-                }
-                return out;
-              },
-              zeros);
-          for (int64_t kind = 0; kind < int64_t(values.size()); ++kind)
-            e.store(values[kind],
-                    e.at(to, e.wide(e.add(e.shl(local, 2), (kind * f.scalesPerStep() + i) * s.bm * 4))), 4);
+    SmallVector<Value> out;
+    for (int64_t first = 0; first < s.bm; first += 128) {
+      Value local = e.add(tid, first), n = weightRow(local), inTile = e.lt(local, e.c(s.bm));
+      for (int64_t i = 0; i < f.scalesPerStep(); ++i) {
+        Value k = e.add(e.shl(kb, 6), 32 * i);
+        Value inside = e.both(inTile, e.both(e.lt(n, e.c(f.n)), e.lt(k, e.c(f.k))));
+        SmallVector<Type> types(f.zero ? 2 : 1, e.f32());
+        out.append(e.ifElse(
+            inside, types,
+            [&]() -> SmallVector<Value> {
+              Value flat = e.add(e.mul(e.wide(n), f.k), e.wide(k));
+              Value index = tiled ? e.add(e.mul(e.wide(kb), f.n), e.wide(n)) : e.div(flat, f.block);
+              SmallVector<Value> values{loadScale(index)};
+              if (f.zero) {
+                Value byte = e.load(e.b.getI8Type(), e.at(zerosOf, index), 1);
+                values.push_back(arith::UIToFPOp::create(e.b, e.loc, e.f32(), byte));
+              }
+              return values;
+            },
+            [&]() -> SmallVector<Value> { return SmallVector<Value>(types.size(), e.cf(0)); }));
+      }
+    }
+    return out;
+  }
+
+  /// Scales are read for this many steps at a time, one such group ahead of their use: a narrow tile's step
+  /// is shorter than a read of memory. (A queue of single steps would not do: moving a register that is still
+  /// on its way waits for it.) At most 8 registers hold both groups, if a step needs no more.
+  int64_t scaleGroup() const {
+    int64_t each = f.scalesPerStep() * (f.zero ? 2 : 1) * ((s.bm + 127) / 128);
+    return each == 1 ? 4 : each == 2 ? 2 : 1;
+  }
+
+  SmallVector<Value> loadGroup(Value kb) {
+    SmallVector<Value> out;
+    for (int64_t i = 0; i < scaleGroup(); ++i) out.append(loadScales(e.add(kb, i)));
+    return out;
+  }
+
+  /// `carried`: this group's scales and the next one's, which becomes this one's at its first step.
+  SmallVector<Value> rotate(Value i, Value kb, ValueRange carried) {
+    int64_t group = scaleGroup(), half = carried.size() / 2;
+    SmallVector<Type> types(carried.size(), e.f32());
+    return e.ifElse(
+        e.eq(e.rem(i, group), 0), types,
+        [&] {
+          SmallVector<Value> out(carried.drop_front(half));
+          out.append(loadGroup(e.add(kb, group)));
+          return out;
+        },
+        [&] { return SmallVector<Value>(carried); });
+  }
+
+  /// The scales of step `i` of this group.
+  SmallVector<Value> scalesOfStep(Value i, ValueRange group) {
+    int64_t count = scaleGroup(), each = group.size() / count;
+    Value at = e.rem(i, count);
+    SmallVector<Value> out(group.take_front(each));
+    for (int64_t step = 1; step < count; ++step)
+      for (int64_t v = 0; v < each; ++v) out[v] = e.select(e.eq(at, step), group[step * each + v], out[v]);
+    return out;
+  }
+
+  /// What loadScales read, as fp32 or as tables of products (decode=exact).
+  void storeScales(Value stage, ValueRange values) {
+    Value to = stageOf(plan.scales, plan.scaleBytes, stage);
+    int64_t perStep = f.scalesPerStep(), kinds = f.zero ? 2 : 1;
+    for (int64_t first = 0, next = 0; first < s.bm; first += 128) {
+      Value local = e.add(tid, first);
+      ValueRange mine = values.slice(next, perStep * kinds);
+      next += perStep * kinds;
+      auto store = [&] {
+        for (int64_t i = 0; i < perStep; ++i) {
+          if (s.decode == Decode::Exact) {
+            storeTable(e.at(to, e.wide(e.add(e.shl(local, 5), i * s.bm * 32))), mine[i * kinds],
+                       f.zero ? mine[i * kinds + 1] : Value());
+            continue;
+          }
+          for (int64_t kind = 0; kind < kinds; ++kind)
+            e.store(mine[i * kinds + kind],
+                    e.at(to, e.wide(e.add(e.shl(local, 2), (kind * perStep + i) * s.bm * 4))), 4);
         }
-      });
+      };
+      if (first + 128 <= s.bm)
+        store();
+      else
+        e.ifThen(e.lt(local, e.c(s.bm)), store);
+    }
+  }
+
+  /// The row's 16 products: four words of low bytes, then four of high bytes.
+  void storeTable(Value at, Value scale, Value zero) {
+    SmallVector<Type> types(8, e.i32());
+    auto planes = qtile::TablesOp::create(e.b, e.loc, types, scale, zero).getPlanes();
+    auto quad = VectorType::get({4}, e.i32());
+    for (int64_t half = 0; half < 2; ++half) {
+      Value words = LLVM::UndefOp::create(e.b, e.loc, quad);
+      for (int64_t i = 0; i < 4; ++i)
+        words = LLVM::InsertElementOp::create(e.b, e.loc, words, planes[4 * half + i], e.c(i));
+      e.store(words, e.at(at, 16 * half), 16);
+    }
   }
 
   // One step.
@@ -249,7 +324,7 @@ struct Producer {
         bytes = e.add(bytes, e.select(is, e.c(2048), e.c(0)));
       }
     }
-    if (f.alignedScales()) bytes = e.add(bytes, plan.scaleBytes);
+    if (plan.copiesScales()) bytes = e.add(bytes, plan.scaleBytes);
     e.prim("mbarrier.expect_tx", {barrier(stage, 0), bytes});
     if (!fused) loadBoxes(stage, column);
     for (int64_t b = 0; b < blocks; ++b) {
@@ -258,10 +333,10 @@ struct Producer {
       else if (Value is = whole(b, kb))
         e.ifThen(is, [&] { copyBlock(b, stage, kb); });
     }
-    if (f.alignedScales()) copyScales(stage, kb);
+    if (plan.copiesScales()) copyScales(stage, kb);
   }
 
-  void together(Value stage, Value column, Value kb) {
+  void together(Value stage, Value column, Value kb, ValueRange scales) {
     if (fused) gather(stage, column);
     if (!f.alignedCodes())
       for (int64_t b = 0; b < blocks; ++b) {
@@ -272,7 +347,7 @@ struct Producer {
           e.ifThen(e.xori(is, arith::ConstantIntOp::create(e.b, e.loc, e.b.getI1Type(), 1)),
                    [&] { gatherBlock(b, stage, kb); });
       }
-    if (!f.alignedScales()) gatherScales(stage, kb);
+    if (!plan.copiesScales()) storeScales(stage, scales);
   }
 
   void run() {
@@ -282,20 +357,32 @@ struct Producer {
       if (fused) findTokens();
       Slot slot = slotOf(e, op.getDone(), s.stages);
       Share share = shareOf(e, plan);
-      e.forLoop(e.c(0), share.count, {slot.stage, slot.parity}, [&](Value i, ValueRange carried) {
+      SmallVector<Value> init{slot.stage, slot.parity};
+      if (!plan.copiesScales()) {
+        SmallVector<Value> first = loadGroup(share.first);
+        init.append(first.size(), e.cf(0)), init.append(first);
+      }
+      e.forLoop(e.c(0), share.count, init, [&](Value i, ValueRange carried) {
         Slot now{carried[0], carried[1]};
         Value k = e.add(share.first, i);
+        SmallVector<Value> groups, scales;
+        if (!plan.copiesScales()) {
+          groups = rotate(i, k, carried.drop_front(2));
+          scales = scalesOfStep(i, ValueRange(groups).take_front(groups.size() / 2));
+        }
         e.prim("mbarrier.wait", {barrier(now.stage, 1), e.xori(now.parity, 1)});
         Value column = e.shl(k, 6);
         if (!plan.wideProducer()) {
           elected(now.stage, column, k);
         } else {
           e.ifThen(e.eq(tid, 0), [&] { elected(now.stage, column, k); });
-          together(now.stage, column, k);
+          together(now.stage, column, k, scales);
           arrive(now.stage, e.add(op.getDone(), i));
         }
         Slot next = nextSlot(e, now, s.stages);
-        return SmallVector<Value>{next.stage, next.parity};
+        SmallVector<Value> out{next.stage, next.parity};
+        out.append(groups);
+        return out;
       });
     };
     if (plan.wideProducer())

@@ -23,25 +23,27 @@ static void initBarriers(Emitter &e, const Plan &plan) {
   });
 }
 
-/// The table of `decode=pairs`: entry b of copy c at (16 b + c) * 8 holds the fp32 values of b's low and high
-/// nibble. A lane reads copy lane % 16, so that no two lanes of a half warp meet in a bank.
-static void fillPairs(Emitter &e, const Plan &plan) {
-  auto value = [&](Value code) {
-    Value v = e.cf(plan.facts.table[0]);
-    for (int i = 1; i < 16; ++i) v = e.select(e.eq(code, i), e.cf(plan.facts.table[i]), v);
-    return v;
-  };
-  auto type = VectorType::get({2}, e.f32());
+/// The table of `decode=pairs`: copy l of entry b, at (32 b + l) * 8, holds the fp32 values of b's low and
+/// high nibble. A lane reads its own copy, so that no two lanes of a half warp meet in a bank. A warp fills
+/// an entry at a time; its lanes hold the 16 values.
+static void fillPairs(Emitter &e, const Plan &plan, Value warp, Value lane) {
+  Value held = e.c(llvm::bit_cast<int32_t>(plan.facts.table[0])), code = e.andi(lane, 15);
+  for (int i = 1; i < 16; ++i)
+    held = e.select(e.eq(code, i), e.c(llvm::bit_cast<int32_t>(plan.facts.table[i])), held);
+  auto type = VectorType::get({2}, e.i32());
   e.forLoop(
-      e.tid(), e.c(256 * 16), {},
-      [&](Value i, ValueRange) -> SmallVector<Value> {
-        Value entry = e.shr(i, 4), pair = LLVM::UndefOp::create(e.b, e.loc, type);
-        pair = LLVM::InsertElementOp::create(e.b, e.loc, pair, value(e.andi(entry, 15)), e.c(0));
-        pair = LLVM::InsertElementOp::create(e.b, e.loc, pair, value(e.shr(entry, 4)), e.c(1));
-        e.store(pair, e.at(e.smem(plan.pairs), e.wide(e.shl(i, 3))), 8);
+      warp, e.c(256), {},
+      [&](Value entry, ValueRange) -> SmallVector<Value> {
+        Value pair = LLVM::UndefOp::create(e.b, e.loc, type);
+        Value low = e.shuffle("idx", held, e.andi(entry, 15), 31);
+        Value high = e.shuffle("idx", held, e.shr(entry, 4), 31);
+        pair = LLVM::InsertElementOp::create(e.b, e.loc, pair, low, e.c(0));
+        pair = LLVM::InsertElementOp::create(e.b, e.loc, pair, high, e.c(1));
+        Value at = e.add(e.shl(entry, 8), e.shl(lane, 3));
+        e.store(pair, e.at(e.smem(plan.pairs), e.wide(at)), 8);
         return {};
       },
-      plan.schedule.threads());
+      plan.schedule.threads() / 32);
 }
 
 /// The sum over lanes 0..lane.
@@ -61,7 +63,7 @@ static LogicalResult expandSetup(qtile::SetupOp op, Emitter &e, const Plan &plan
   Value offsets = op.getOffsets(), experts = op.getExperts();
   Value tid = e.tid(), warp = e.shr(tid, 5), lane = e.andi(tid, 31);
   initBarriers(e, plan);
-  if (s.decode == Decode::Pairs) fillPairs(e, plan);
+  if (s.decode == Decode::Pairs) fillPairs(e, plan, warp, lane);
   Value table = e.smem(plan.table), scratch = e.smem(plan.scratch);
   e.ifThen(e.eq(tid, 0), [&] { e.store(e.c(0), table, 4); });
   e.forLoop(

@@ -23,26 +23,24 @@ Value packWeights(Emitter &e, const Facts &f, Value low, Value high) {
 
 static LogicalResult expandTables(qtile::TablesOp op, Emitter &e, const Plan &plan) {
   const Facts &f = plan.facts;
-  SmallVector<Value> products;
-  for (Value entry : op.getEntries()) {
-    Value v = op.getZero() ? e.subf(entry, op.getZero()) : entry;
-    products.push_back(e.mulf(v, op.getScale()));
+  SmallVector<Value> pairs, results;
+  for (int i = 0; i < 16; i += 2) {
+    SmallVector<Value> products;
+    for (int j = i; j < i + 2; ++j) {
+      Value v = op.getZero() ? e.subf(e.cf(f.table[j]), op.getZero()) : e.cf(f.table[j]);
+      products.push_back(e.mulf(v, op.getScale()));
+    }
+    pairs.push_back(packWeights(e, f, products[0], products[1]));
   }
-  SmallVector<Value> pairs;
-  for (int i = 0; i < 4; i += 2) pairs.push_back(packWeights(e, f, products[i], products[i + 1]));
-  SmallVector<Value> results;
-  for (int64_t selector : {0x6420, 0x7531}) { // low bytes, high bytes
-    Value own = e.prmt(pairs[0], pairs[1], selector);
-    Value one = e.shuffle("bfly", own, 1, 31);
-    results.append({own, one, e.shuffle("bfly", own, 2, 31), e.shuffle("bfly", one, 2, 31)});
-  }
+  for (int64_t selector : {0x6420, 0x7531}) // low bytes, high bytes
+    for (int i = 0; i < 8; i += 2) results.push_back(e.prmt(pairs[i], pairs[i + 1], selector));
   op.replaceAllUsesWith(results);
   return success();
 }
 
 std::unique_ptr<Pass> createExpandTablesPass() {
   return std::make_unique<ExpandPass<qtile::TablesOp>>(
-      "expand-tables", "expand qtile.tables to products and butterfly exchanges", expandTables);
+      "expand-tables", "expand qtile.tables to products and their byte planes", expandTables);
 }
 
 } // namespace quern::gpu

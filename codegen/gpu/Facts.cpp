@@ -73,7 +73,7 @@ void Plan::place() {
   auto up = [](int64_t v, int64_t to) { return (v + to - 1) / to * to; };
   xBytes = schedule.bn * 128;
   codeBytes = schedule.bm * 32;
-  scaleBytes = schedule.bm * facts.scalesPerStep() * (facts.zero ? 8 : 4);
+  scaleBytes = schedule.bm * facts.scalesPerStep() * schedule.scaleBytes(facts.zero);
   boxRows = schedule.bn <= 32 ? 8 : 32;
   codes = up(schedule.stages * xBytes, 1024);
   scales = codes + schedule.stages * codeBytes;

@@ -131,9 +131,9 @@ Status Schedule::validate() const {
   return checkSmem(experts, 1);
 }
 
-void Schedule::fitRegisters(bool wideProducer) {
+void Schedule::fitRegisters(bool assembles) {
   // A fused gather holds the tokens of 16 rows besides.
-  int64_t producer = !wideProducer ? 40 : gather == Gather::Fused ? 72 : 56;
+  int64_t producer = !assembles ? 40 : gather == Gather::Fused ? 72 : 56;
   int64_t pool = registerFile / ctas / threads() / 8 * 8 * (consumers() + 1);
   if (ctas > 1) producer = std::min<int64_t>(producer, producer > 40 ? 64 : 32);
   producerRegs = producer;
@@ -142,9 +142,9 @@ void Schedule::fitRegisters(bool wideProducer) {
 
 int64_t Schedule::launchRegs() const { return std::min(regs, registerFile / ctas / threads() / 8 * 8); }
 
-int64_t Schedule::smemBytes(int64_t experts, int64_t scalesPerStep) const {
-  // Of a stage: activations in 16 bits (128-byte swizzle), codes, fp32 scales.
-  int64_t stage = bn * 64 * 2 + bm * 32 + bm * scalesPerStep * 4;
+int64_t Schedule::smemBytes(int64_t experts, int64_t scalesPerStep, bool zero) const {
+  // Of a stage: activations in 16 bits (128-byte swizzle), codes, scales or products.
+  int64_t stage = bn * 64 * 2 + bm * 32 + bm * scalesPerStep * scaleBytes(zero);
   int64_t barriers = alignUp(stages * stage, 128);
   // Two mbarriers a stage, the tile table, and words for the sums of 32 warps' scan.
   int64_t pairs = decode == Decode::Pairs ? pairTableBytes : 0, exchange = split > 1 ? exchangeBytes : 0;
@@ -154,8 +154,8 @@ int64_t Schedule::smemBytes(int64_t experts, int64_t scalesPerStep) const {
 
 int64_t Schedule::smemLimit() const { return std::min(smemPerCta, smemPerSm / ctas - smemReserved); }
 
-Status Schedule::checkSmem(int64_t experts, int64_t scalesPerStep) const {
-  int64_t bytes = smemBytes(experts, scalesPerStep);
+Status Schedule::checkSmem(int64_t experts, int64_t scalesPerStep, bool zero) const {
+  int64_t bytes = smemBytes(experts, scalesPerStep, zero);
   if (bytes <= smemLimit()) return {};
   std::string sums = split > 1 ? fmt::format(", {} bytes of partial sums (split)", partialBytes()) : "";
   return fail(

@@ -14,10 +14,11 @@ enum class Gather : uint8_t {
 };
 
 enum class Decode : uint8_t {
-  Exact, // the 16 products of a block in fp32, rounded as bitsandbytes does; codes select among them
+  Exact, // the 16 products of a block in fp32, rounded as bitsandbytes does, in shared memory by the
+         // producer; codes select among them
   Fast,  // bf16 table entry times bf16 scale: may differ in the last bit
   Pairs, // exact too: a byte of codes indexes a table of fp32 pairs in shared memory; fewer ALU operations,
-         // more shared-memory reads, 32 KB
+         // more shared-memory reads, 64 KB
 };
 
 struct Schedule {
@@ -45,9 +46,9 @@ struct Schedule {
   /// Illegal combinations are user errors with a reason (register file, shared memory, cluster and gather).
   Status validate() const;
   /// The register budgets that go with the other fields: as many for the consumers as the register file has.
-  /// `wideProducer`: all its 128 threads work (Plan::wideProducer), which needs more than one that issues
-  /// copies.
-  void fitRegisters(bool wideProducer);
+  /// `assembles`: the producer does more than issue copies and multiply scales (Plan::assembles), which needs
+  /// more.
+  void fitRegisters(bool assembles);
   /// Registers of a thread at launch: what the block size and the resident CTAs allow, but no more than a
   /// consumer asks for (ptxas takes that much of a kernel with setmaxnreg). Never more than `regs`, nor less
   /// than `producerRegs` in a legal schedule.
@@ -55,14 +56,17 @@ struct Schedule {
   static constexpr int64_t exchangeBytes = 16; // two mbarriers of a split
   /// Where a CTA leaves its partial sums of a tile for the first CTA of its cluster.
   int64_t partialBytes() const { return split > 1 ? bm * bn * 4 : 0; }
-  static constexpr int64_t pairTableBytes = 256 * 16 * 8; // 256 pairs, a copy for each lane of a half warp
+  static constexpr int64_t pairTableBytes = 256 * 32 * 8; // 256 pairs, a copy for each lane
   /// Dynamic shared memory of a CTA for `experts` experts' tile table, in bytes (Plan of Facts.h places it).
-  /// `scalesPerStep`: scales of a weight row in a step of 64 columns, zero points counted too.
-  int64_t smemBytes(int64_t experts, int64_t scalesPerStep) const;
+  /// `scalesPerStep`: scales of a weight row in a step of 64 columns; `zero`: each with a zero point.
+  int64_t smemBytes(int64_t experts, int64_t scalesPerStep, bool zero = false) const;
+  /// Bytes of a stage for each weight row and scale: the scale and zero point as fp32, or (decode=exact) the
+  /// 16 products in 16 bits.
+  int64_t scaleBytes(bool zero) const { return decode == Decode::Exact ? 32 : zero ? 8 : 4; }
   /// The most that a CTA may use so that `ctas` are resident.
   int64_t smemLimit() const;
   /// A user error with the sizes when smemBytes exceeds smemLimit.
-  Status checkSmem(int64_t experts, int64_t scalesPerStep) const;
+  Status checkSmem(int64_t experts, int64_t scalesPerStep, bool zero = false) const;
 };
 
 } // namespace quern::gpu

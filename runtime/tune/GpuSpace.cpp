@@ -28,7 +28,7 @@ Status check(const Schedule &s, const Shape &shape) {
     return Error::user(fmt::format("bm: a halved pair needs bm=128 (in \"{}\")", line(s)), "schedule");
   if (Status ok = s.validate(); !ok) return ok;
   int64_t scales = shape.block % 64 == 0 && shape.k % 64 == 0 ? 1 : 2;
-  return s.checkSmem(std::min<int64_t>(shape.experts, 1024), scales * (shape.zero ? 2 : 1));
+  return s.checkSmem(std::min<int64_t>(shape.experts, 1024), scales, shape.zero);
 }
 
 gpu::Device deviceOf(const DeviceIdentity &identity) {
@@ -93,8 +93,8 @@ Status checkGpuTunable(std::string_view schedule) {
   Status legal = s->validate();
   // A line without a register budget gets the one that goes with its other fields, for either producer.
   if (schedule.find("regs=") == schedule.npos)
-    for (bool wideProducer : {false, true}) {
-      s->fitRegisters(wideProducer);
+    for (bool assembles : {false, true}) {
+      s->fitRegisters(assembles);
       if ((legal = s->validate())) break;
     }
   if (!legal) return legal;

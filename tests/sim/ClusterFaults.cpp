@@ -92,7 +92,9 @@ const std::vector<Fault> &clusterFaults() {
        &split,
        "expand-reduce",
        [](Editor &e) { e.drop(e.prims("mbarrier.wait.cluster", Area::Taken)); },
-       {{"race", {"consumer", "smem+0x", "of CTA rank 1"}}}},
+       // Or it gets two phases ahead, and the first CTA waits for the one that it has missed.
+       {{"race", {"consumer", "smem+0x", "of CTA rank 1"}},
+        {"deadlock", {"consumer of CTA rank 0", "the mbarrier at smem+0x", "has 0 of 8 arrivals"}}}},
       {"sums-never-taken",
        "rank 0 does not say that it has read the sums",
        &split,

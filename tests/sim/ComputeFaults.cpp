@@ -73,11 +73,6 @@ void dropSwizzleOfGather(Editor &e) {
       e.set(swizzle, 1, e.before(swizzle).c(0));
 }
 
-void exchangeWithLane(Editor &e, int64_t from, int64_t to) {
-  for (auto shuffle : e.intrinsics("llvm.nvvm.shfl.sync.bfly.i32"))
-    if (constantOf(shuffle->getOperand(2)) == from) e.set(shuffle, 2, e.before(shuffle).c(to));
-}
-
 void replaceConstants(Editor &e, Operation *op, int64_t from, int64_t to) {
   for (OpOperand &operand : op->getOpOperands())
     if (constantOf(operand.get()) == from) {
@@ -159,9 +154,15 @@ const std::vector<Fault> &computeFaults() {
        {wrongTiles}},
       {"scale-off-by-one",
        "the scales of the next pair of rows are used",
-       &sorted,
+       &fast,
        "expand-multiply",
        [](Editor &e) { moveLoads(e, e.loadsFrom(Area::Scales), 8); },
+       {wrongTiles, wrongNumbers}},
+      {"table-off-by-one",
+       "the products of the next row are used",
+       &sorted,
+       "expand-multiply",
+       [](Editor &e) { moveLoads(e, e.loadsFrom(Area::Scales), 32); },
        {wrongTiles, wrongNumbers}},
       {"weight-tile-off-by-one",
        "a tile multiplies with the weight rows of its neighbour",
@@ -194,26 +195,28 @@ const std::vector<Fault> &computeFaults() {
        {wrongTiles}},
 
       // Decoding.
-      {"tables-exchanged-with-the-wrong-lane",
-       "products are traded with lane c^2 where c^1 is due",
+      {"low-bytes-of-products-lost",
+       "the tables hold the high bytes of products twice",
        &sorted,
        "expand-tables",
-       [](Editor &e) { exchangeWithLane(e, 1, 2); },
-       {wrongTiles}},
-      {"twist-forgotten",
-       "codes are not XORed with the lane's order of planes",
-       &sorted,
-       "expand-multiply",
        [](Editor &e) {
-         eachDecode(e, [&](qtile::DecodeOp op) { op.getTwistMutable().assign(e.before(op).c(0)); });
+         for (auto op : e.intrinsics("llvm.nvvm.prmt")) replaceConstants(e, op, 0x6420, 0x7531);
        },
        {wrongTiles}},
-      {"order-without-the-twist",
-       "the top bit of codes is not twisted with the rest",
+      {"top-bit-of-codes-ignored",
+       "codes 8 to 15 are looked up as 0 to 7",
+       &sorted,
+       "expand-decode",
+       [](Editor &e) {
+         for (auto op : e.all<arith::AndIOp>()) replaceConstants(e, op, 0x44444444, 0);
+       },
+       {wrongTiles}},
+      {"codes-of-a-pair-traded",
+       "the first two codes of each row trade places",
        &sorted,
        "expand-multiply",
        [](Editor &e) {
-         eachDecode(e, [&](qtile::DecodeOp op) { op.getOrderMutable().assign(e.before(op).c(0x32103210)); });
+         eachDecode(e, [&](qtile::DecodeOp op) { op.getOrderMutable().assign(e.before(op).c(0x32103201)); });
        },
        {wrongTiles}},
       {"tables-of-the-other-row",

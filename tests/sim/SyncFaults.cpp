@@ -144,7 +144,7 @@ const std::vector<Fault> &syncFaults() {
        &sorted,
        "expand-setup",
        [](Editor &e) { addArrivals(e, Area::Full, 1); },
-       {{"deadlock", {"consumer", "the mbarrier at smem+0x", "has 1 of 2 arrivals"}}}},
+       {{"deadlock", {"consumer", "the mbarrier at smem+0x", "has 129 of 130 arrivals"}}}},
       {"empty-count-too-large",
        "empty barriers expect one arrival more than comes",
        &sorted,

@@ -117,13 +117,13 @@ TEST(GpuSchedule, EachRefusalNamesItsReason) {
        "split: a CTA would spill a peer's sums of more than 128 tokens beside its own; use bn=128"},
       {"split=2 bn=128 stages=8",
        "stages: 8 stages, 65536 bytes of partial sums (split) and the table of 1024 "
-       "experts need 237952 bytes of shared memory; 1 resident CTA can have 232448 (in"},
-      {"stages=7", "stages: 7 stages and the table of 1024 experts need 265984 bytes of shared memory; 1 "
+       "experts need 266624 bytes of shared memory; 1 resident CTA can have 232448 (in"},
+      {"stages=7", "stages: 7 stages and the table of 1024 experts need 291072 bytes of shared memory; 1 "
                    "resident CTA can have 232448 (in"},
       {"ctas=2 bm=64 bn=256 stages=3 regs=216/40",
        "bn: 128 accumulators of a thread leave less than 30 of the 128 registers that it is launched with"},
       {"ctas=2 bm=64 bn=64 stages=12 regs=152/32",
-       "stages: 12 stages and the table of 1024 experts need 130432 bytes of shared memory; 2 resident CTAs "
+       "stages: 12 stages and the table of 1024 experts need 151936 bytes of shared memory; 2 resident CTAs "
        "can have 115712 each (in"},
   };
   for (auto [text, message] : cases) {
@@ -152,9 +152,14 @@ TEST(GpuSchedule, RegistersAtLaunch) {
 
 TEST(GpuSchedule, SharedMemory) {
   Schedule s;
-  // 5 stages of 256 x 64 activations, 128 x 32 bytes of codes, 128 scales; 10 barriers; 33 offsets; 33 sums.
+  // 5 stages of 256 x 64 activations, 128 x 32 bytes of codes, 128 tables of 32 bytes; 10 barriers; 33
+  // offsets; 33 sums.
+  EXPECT_EQ(s.smemBytes(32, 1), (5 * (32768 + 4096 + 4096) + 80 + 132 + 132 + 127) / 128 * 128);
+  EXPECT_EQ(s.smemBytes(32, 2) - s.smemBytes(32, 1), 5 * 4096);
+  EXPECT_EQ(s.smemBytes(32, 2, true), s.smemBytes(32, 2)) << "zero points are in the tables";
+  s.decode = Decode::Fast; // scales as they are
   EXPECT_EQ(s.smemBytes(32, 1), (5 * (32768 + 4096 + 512) + 80 + 132 + 132 + 127) / 128 * 128);
-  EXPECT_EQ(s.smemBytes(32, 2) - s.smemBytes(32, 1), 5 * 512);
+  EXPECT_EQ(s.smemBytes(32, 2, true) - s.smemBytes(32, 2), 5 * 2 * 512);
   EXPECT_EQ(s.smemBytes(32 + 32, 1) - s.smemBytes(32, 1), 128);
   Schedule split = s;
   split.bn = s.bn = 32, split.split = 2;          // two barriers and 128 x 32 sums
@@ -167,7 +172,7 @@ TEST(GpuSchedule, SharedMemory) {
 }
 
 TEST(GpuSchedule, TheTableOfManyExpertsIsCounted) {
-  auto s = Schedule::parse("stages=6", Schedule());
+  auto s = Schedule::parse("stages=6 decode=fast", Schedule());
   ASSERT_TRUE(s) << s.error().str();
   EXPECT_TRUE(s->checkSmem(1024, 1));
   Status tooMany = s->checkSmem(4096, 1);
@@ -175,7 +180,7 @@ TEST(GpuSchedule, TheTableOfManyExpertsIsCounted) {
   EXPECT_EQ(
       tooMany.error().message,
       "stages: 6 stages and the table of 4096 experts need 240896 bytes of shared memory; 1 resident CTA can "
-      "have 232448 (in \"sm_90a bm=128 bn=256 stages=6 cluster=1 gather=sorted decode=exact regs=232/40 "
+      "have 232448 (in \"sm_90a bm=128 bn=256 stages=6 cluster=1 gather=sorted decode=fast regs=232/40 "
       "ctas=1 split=1\")");
   EXPECT_FALSE(s->checkSmem(1024, 3));
 }

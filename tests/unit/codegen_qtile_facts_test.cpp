@@ -70,6 +70,9 @@ TEST(QtileFacts, AlignmentDecidesWhoCopies) {
   EXPECT_EQ(f.steps(), 3);
   EXPECT_EQ(f.scalesPerStep(), 1);
   EXPECT_EQ(f.weightTiles(s), 2);
+  EXPECT_EQ(Plan(s, f).fullArrivals(), 129) << "its threads make the tables";
+  EXPECT_FALSE(Plan(s, f).assembles());
+  s.decode = Decode::Fast;
   EXPECT_EQ(Plan(s, f).fullArrivals(), 1);
   auto with = [&](auto change) {
     Facts changed = f;
@@ -90,6 +93,7 @@ TEST(QtileFacts, AlignmentDecidesWhoCopies) {
     EXPECT_TRUE(g.alignedCodes());
     EXPECT_FALSE(g.alignedScales());
     EXPECT_EQ(Plan(s, g).fullArrivals(), 129);
+    EXPECT_TRUE(Plan(s, g).assembles());
   }
   EXPECT_EQ(with([](Facts &g) { g.block = 32; }).scalesPerStep(), 2);
 }
@@ -101,19 +105,23 @@ TEST(QtilePlan, PartsOfSharedMemoryDoNotMeet) {
     Schedule s;
     s.bm = 64 * (1 + r.upTo(2)), s.bn = r.flip() ? 8 << r.upTo(2) : 32 * (1 + r.upTo(7)),
     s.stages = 2 + r.upTo(6);
+    s.decode = r.flip() ? Decode::Exact : Decode::Pairs;
     Facts f = randomFacts(r);
     Plan p(s, f);
     SCOPED_TRACE(s.str());
     EXPECT_EQ(p.xBytes, s.bn * 64 * 2);
     EXPECT_EQ(p.codeBytes, s.bm * 64 / 2);
-    EXPECT_EQ(p.scaleBytes, s.bm * f.scalesPerStep() * 4 * (f.zero ? 2 : 1));
+    int64_t each = s.decode == Decode::Exact ? 16 * 2
+                   : f.zero                  ? 2 * 4
+                                             : 4; // 16 products, or scale and zero point
+    EXPECT_EQ(p.scaleBytes, s.bm * f.scalesPerStep() * each);
     EXPECT_GE(p.codes, s.stages * p.xBytes);
     EXPECT_GE(p.scales, p.codes + s.stages * p.codeBytes);
     EXPECT_GE(p.barriers, p.scales + s.stages * p.scaleBytes);
     EXPECT_GE(p.table, p.barriers + 16 * s.stages);
     EXPECT_GE(p.scratch, p.table + 4 * (Plan::maxExperts + 1));
     EXPECT_GE(p.end, p.scratch + 4 * 33);
-    EXPECT_EQ(p.codes % 16 + p.scales % 16 + p.barriers % 8 + p.table % 4,
+    EXPECT_EQ(p.codes % 16 + p.scales % 16 + p.scaleBytes % 16 + p.barriers % 8 + p.table % 4,
               0); // bulk copies, mbarriers, words
     std::vector<int64_t> widths = p.widths();
     EXPECT_EQ(widths.back(), s.bn);

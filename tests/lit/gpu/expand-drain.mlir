@@ -5,7 +5,7 @@
 // RUN: sed 's/stages=3/stages=3 gather=fused/' %s | %{pass} | FileCheck %s --check-prefix=THREE
 // RUN: sed 's/stages=3/stages=2 gather=fused/' %s | %{pass} | FileCheck %s --check-prefix=TWO
 
-qtile.program @p params [] schedule "bn=32 stages=3" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
+qtile.program @p params [] schedule "bn=32 stages=3 decode=fast" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
   %done = "test.done"() : () -> i32
   qtile.drain %done
 }

@@ -1,11 +1,10 @@
 // expand-multiply: the K loop. What must hold however it is scheduled: a stage is read only after a wait for it, each of the four
 // slices is fenced before its wgmma and committed after it, and a stage is released only when no wgmma reads it any more.
 // DEFINE: %{pass} = quern-opt --allow-unregistered-dialect --expand-multiply --canonicalize --cse
-// RUN: %{pass} %s | FileCheck %s --check-prefixes=CHECK,ONE,EXACT
-// RUN: sed 's/stages=3/stages=3 cluster=2/' %s | %{pass} | FileCheck %s --check-prefixes=CHECK,CLUSTER,EXACT
+// RUN: %{pass} %s | FileCheck %s --check-prefixes=CHECK,ONE,EXACT --implicit-check-not=qtile.tables
+// RUN: sed 's/stages=3/stages=3 cluster=2/' %s | %{pass} | FileCheck %s --check-prefixes=CHECK,CLUSTER,EXACT --implicit-check-not=qtile.tables
 // RUN: sed 's/stages=3/stages=3 decode=fast/' %s | %{pass} | FileCheck %s --check-prefixes=CHECK,ONE,FAST --implicit-check-not=qtile.tables
-// RUN: sed 's/stages=3/stages=3 decode=pairs/' %s | %{pass} | FileCheck %s --check-prefixes=CHECK,ONE --implicit-check-not=qtile.tables --implicit-check-not=twist
-// RUN: %{pass} %s | FileCheck %s --check-prefix=READS
+// RUN: sed 's/stages=3/stages=3 decode=pairs/' %s | %{pass} | FileCheck %s --check-prefixes=CHECK,ONE --implicit-check-not=qtile.tables
 // RUN: sed 's/act = "bf16"/act = "f16"/' %s | %{pass} | FileCheck %s --check-prefix=F16
 // RUN: sed 's/block = 64/block = 32/' %s | %{pass} | FileCheck %s --check-prefix=TWO
 // RUN: sed 's/zero = false/zero = true/' %s | %{pass} | FileCheck %s --check-prefix=ZERO
@@ -25,14 +24,22 @@ qtile.program @p params ["rows -1 0"] schedule "bn=32 stages=3" facts {act = "bf
 // CHECK: %[[PARITY:.*]] = arith.andi %[[PASS]], %c1_i32
 // CHECK-NOT: llvm.load
 // CHECK: qtile.prim "mbarrier.wait"(%{{.*}}, %[[PARITY]])
-// EXACT: qtile.tables
+// A step's first half: two words of codes, then the tables of products of two rows, or their scales.
+// CHECK-COUNT-2: llvm.load %{{.*}} : !llvm.ptr<3> -> i32
+// EXACT-COUNT-4: llvm.load %{{.*}} : !llvm.ptr<3> -> vector<4xi32>
 // FAST: qtile.prim "cvt.bf16x2"
 // CHECK: %[[SUM:.*]]:{{[0-9]+}} = scf.for %{{.*}} = %c0_i32 to %c3_i32 step %c1_i32 iter_args(%{{[a-z0-9]*}} = %[[START:cst[_0-9]*]], %{{[a-z0-9]*}} = %[[START]], %{{[a-z0-9]*}} = %[[START]], %{{[a-z0-9]*}} = %[[START]],
 // CHECK: %[[F:.*]]:8 = qtile.prim "wgmma.fence.n4.a4"(
 // CHECK-NEXT: qtile.prim "wgmma.bf16.n8"(%[[F]]#0, %[[F]]#1, %[[F]]#2, %[[F]]#3, %[[F]]#4, %[[F]]#5, %[[F]]#6, %[[F]]#7, %
 // CHECK-NEXT: qtile.prim "wgmma.commit"
-// The last slice of the step before is done, so its stage is given back; at the first step there is none. One arrival of each warp.
-// CHECK: qtile.prim "wgmma.wait.1.n4"(
+// CHECK: %[[F:.*]]:8 = qtile.prim "wgmma.fence.n4.a4"(
+// CHECK-NEXT: qtile.prim "wgmma.bf16.n8"(%[[F]]#0,
+// CHECK-NEXT: qtile.prim "wgmma.commit"
+// Codes of a later slice are read only here, so that ptxas cannot decode them before this one is on its way.
+// CHECK: llvm.load %{{.*}} : !llvm.ptr<3> -> i32
+// Two slices are in flight: the last one of the step before is done, so its stage is given back; at the first step there is none.
+// One arrival of each warp.
+// CHECK: qtile.prim "wgmma.wait.2.n4"(
 // CHECK: %[[LATER:.*]] = arith.cmpi sge, %{{.*}}, %c1_i32
 // CHECK: "llvm.nvvm.bar.warp.sync"(%c-1_i32)
 // CHECK: arith.andi %[[LATER]], %{{.*}} : i1
@@ -45,9 +52,10 @@ qtile.program @p params ["rows -1 0"] schedule "bn=32 stages=3" facts {act = "bf
 // CHECK: %[[F:.*]]:8 = qtile.prim "wgmma.fence.n4.a4"(
 // CHECK-NEXT: qtile.prim "wgmma.bf16.n8"(%[[F]]#0,
 // CHECK-NEXT: qtile.prim "wgmma.commit"
-// CHECK: %[[F:.*]]:8 = qtile.prim "wgmma.fence.n4.a4"(
-// CHECK-NEXT: qtile.prim "wgmma.bf16.n8"(%[[F]]#0,
-// CHECK-NEXT: qtile.prim "wgmma.commit"
+// CHECK: llvm.load %{{.*}} : !llvm.ptr<3> -> i32
+// The next step is opened, and its first half read.
+// CHECK: "mbarrier.wait"
+// CHECK-COUNT-2: llvm.load %{{.*}} : !llvm.ptr<3> -> i32
 // CHECK: %[[F:.*]]:8 = qtile.prim "wgmma.fence.n4.a4"(
 // CHECK-NEXT: qtile.prim "wgmma.bf16.n8"(%[[F]]#0,
 // CHECK-NEXT: qtile.prim "wgmma.commit"
@@ -61,26 +69,18 @@ qtile.program @p params ["rows -1 0"] schedule "bn=32 stages=3" facts {act = "bf
 // CLUSTER: qtile.prim "mbarrier.arrive.cluster"(
 // CHECK: "test.accumulators"(%[[END]]#0, %[[END]]#1, %[[END]]#2, %[[END]]#3)
 
-// Codes and scales are read behind a wait, before the loop and in it.
-// READS: scf.for
-// READS-NOT: llvm.load
-// READS: "mbarrier.wait"
-// READS: llvm.load %{{.*}} : !llvm.ptr<3> -> vector<2xi32>
-// READS: llvm.load %{{.*}} : !llvm.ptr<3> -> vector<2xf32>
-// READS-NOT: "mbarrier.arrive"
-// READS: scf.yield
-
 // F16-COUNT-4: qtile.prim "wgmma.f16.n8"
 // F16-NOT: wgmma.f16
 
-// Blocks of 32: two scales for each of a row's halves, so two pairs of tables a step.
+// Blocks of 32: a table for each half of a step.
 // TWO: scf.for
-// TWO-COUNT-4: qtile.tables
-// TWO-NOT: qtile.tables
+// TWO-COUNT-8: llvm.load %{{.*}} : !llvm.ptr<3> -> vector<4xi32>
+// TWO-NOT: -> vector<4xi32>
 
+// Zero points are in the tables; other ways of decoding read them.
 // ZERO: scf.for
-// ZERO: qtile.tables %{{.*}} zero %{{.*}} entries
-// ZERO: qtile.tables %{{.*}} zero %{{.*}} entries
+// ZERO-COUNT-4: llvm.load %{{.*}} : !llvm.ptr<3> -> vector<4xi32>
+// ZERO-NOT: -> vector<4xi32>
 
 // A thread takes half of its rows from the gate block, half from the up block.
 // HALVED: scf.for

@@ -13,8 +13,10 @@
 // RUN: sed 's/zero = false/zero = true/' %s | %{pass} | FileCheck %s --check-prefix=ZERO
 // RUN: sed 's/"none"/"halved"/;s/n = 320/n = 384/' %s | %{pass} | FileCheck %s --check-prefix=HALVED
 // RUN: sed 's/by_expert = true/by_expert = false/' %s | %{pass} | FileCheck %s --check-prefix=DENSE
+// RUN: sed 's/ decode=fast//' %s | %{pass} | FileCheck %s --check-prefix=EXACT
+// RUN: sed 's/ decode=fast//;s/zero = false/zero = true/;s/block = 64/block = 32/' %s | %{pass} | FileCheck %s --check-prefix=EXACT-ZERO
 
-qtile.program @p params ["map 0 0", "codes 2 0", "scales 2 0", "zeros 2 0", "pointer 0 0", "stride 0 0", "token -1 0"] schedule "bn=64 stages=3" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
+qtile.program @p params ["map 0 0", "codes 2 0", "scales 2 0", "zeros 2 0", "pointer 0 0", "stride 0 0", "token -1 0"] schedule "bn=64 stages=3 decode=fast" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
 ^bb0(%map: !llvm.ptr, %codes: !llvm.ptr<1>, %scales: !llvm.ptr<1>, %zeros: !llvm.ptr<1>, %x: !llvm.ptr<1>, %stride: i64, %token: !llvm.ptr<1>):
   %expert, %row0, %rows, %width, %tile, %done = "test.tile"() : () -> (i32, i32, i32, i32, i32, i32)
   qtile.produce %expert, %row0, %rows, %width, %tile, %done
@@ -148,15 +150,18 @@ qtile.program @p params ["map 0 0", "codes 2 0", "scales 2 0", "zeros 2 0", "poi
 // WHOLE-NOT: cp.bulk
 
 // Other scales are converted by the threads: 2^(s - 127), 0 is 2^-127, 255 is NaN.
-// E8M0: "mbarrier.expect_tx"
-// E8M0-COUNT-2: "cp.bulk"(%{{.*}}, %{{.*}}, %c2048_i32
-// E8M0-NOT: cp.bulk
+// They are read ahead of their step: before the loop for the first steps, in it for a later one.
 // E8M0: %[[BYTE:.*]] = arith.extui %{{.*}} : i8 to i32
 // E8M0-DAG: %[[LEAST:.*]] = arith.cmpi eq, %[[BYTE]], %c0_i32
 // E8M0-DAG: %[[SHIFTED:.*]] = arith.shli %[[BYTE]], %c23_i32
 // E8M0: %[[BITS:.*]] = arith.select %[[LEAST]], %c4194304_i32, %[[SHIFTED]]
 // E8M0: %[[NAN:.*]] = arith.cmpi eq, %[[BYTE]], %c255_i32
 // E8M0: arith.select %[[NAN]], %c2143289344_i32, %[[BITS]]
+// E8M0: scf.for
+// E8M0: arith.extui %{{.*}} : i8 to i32
+// E8M0: "mbarrier.expect_tx"
+// E8M0-COUNT-2: "cp.bulk"(%{{.*}}, %{{.*}}, %c2048_i32
+// E8M0-NOT: cp.bulk
 // E8M0: llvm.store %{{.*}} : f32, !llvm.ptr<3>
 // E8M0: llvm.store %{{.*}} : f32, !llvm.ptr<3>
 // E8M0-NOT: llvm.store
@@ -171,8 +176,9 @@ qtile.program @p params ["map 0 0", "codes 2 0", "scales 2 0", "zeros 2 0", "poi
 // Zero points follow the scales, as fp32.
 // ZERO: ^bb0(%{{[a-z0-9]*}}: !llvm.ptr, %{{[a-z0-9]*}}: !llvm.ptr<1>, %{{[a-z0-9]*}}: !llvm.ptr<1>, %[[ZEROS:[a-z0-9]*]]: !llvm.ptr<1>,
 // ZERO: llvm.getelementptr %[[ZEROS]][
-// ZERO: "mbarrier.expect_tx"
+// ZERO: scf.for
 // ZERO: arith.uitofp %{{.*}} : i8 to f32
+// ZERO: "mbarrier.expect_tx"
 // ZERO: llvm.store %{{.*}} : f32, !llvm.ptr<3>
 // ZERO: llvm.store %{{.*}} : f32, !llvm.ptr<3>
 // ZERO-NOT: llvm.store
@@ -190,3 +196,23 @@ qtile.program @p params ["map 0 0", "codes 2 0", "scales 2 0", "zeros 2 0", "poi
 // DENSE: ^bb0(%{{[a-z0-9]*}}: !llvm.ptr, %[[CODES:[a-z0-9]*]]: !llvm.ptr<1>, %[[SCALES:[a-z0-9]*]]: !llvm.ptr<1>, {{.*}}
 // DENSE-DAG: llvm.load %[[CODES]] {alignment = 8 : i64}
 // DENSE-DAG: llvm.load %[[SCALES]] {alignment = 8 : i64}
+
+// decode=exact: scales are read three steps ahead; each thread stores its row's table of products, 2 x 16 bytes, and arrives.
+// EXACT-COUNT-3: llvm.load %{{.*}} : !llvm.ptr<1> -> f32
+// EXACT: scf.for
+// EXACT: llvm.load %{{.*}} : !llvm.ptr<1> -> f32
+// EXACT: "mbarrier.expect_tx"
+// EXACT: %[[T:.*]]:8 = qtile.tables %
+// EXACT: llvm.store %{{.*}} : vector<4xi32>, !llvm.ptr<3>
+// EXACT: llvm.store %{{.*}} : vector<4xi32>, !llvm.ptr<3>
+// EXACT: "mbarrier.arrive"
+// EXACT-NOT: llvm.store
+
+// Two blocks a step: a table for each, from its scale and zero point.
+// EXACT-ZERO: scf.for
+// EXACT-ZERO: "mbarrier.expect_tx"
+// EXACT-ZERO: qtile.tables %{{.*}} zero %
+// EXACT-ZERO-COUNT-2: llvm.store %{{.*}} : vector<4xi32>
+// EXACT-ZERO: qtile.tables %{{.*}} zero %
+// EXACT-ZERO-COUNT-2: llvm.store %{{.*}} : vector<4xi32>
+// EXACT-ZERO: "mbarrier.arrive"

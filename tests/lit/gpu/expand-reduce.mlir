@@ -2,10 +2,10 @@
 // DEFINE: %{pass} = quern-opt --allow-unregistered-dialect --expand-reduce --canonicalize --cse
 // RUN: %{pass} %s | FileCheck %s
 // RUN: sed 's/k = 384/k = 512/' %s | %{pass} | FileCheck %s --check-prefix=EVEN
-// RUN: sed 's/bn=32 stages=3 split=4/bm=64 bn=64 stages=3 split=2/' %s | %{pass} | FileCheck %s --check-prefix=TWO
+// RUN: sed 's/bn=32 stages=3 decode=fast split=4/bm=64 bn=64 stages=3 decode=fast split=2/' %s | %{pass} | FileCheck %s --check-prefix=TWO
 // RUN: sed 's/ split=4//' %s | not %{pass} 2>&1 | FileCheck %s --check-prefix=WITHOUT
 
-qtile.program @p params [] schedule "bn=32 stages=3 split=4" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 384 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
+qtile.program @p params [] schedule "bn=32 stages=3 decode=fast split=4" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 384 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
   %done, %a:4 = "test.multiplied"() : () -> (i32, f32, f32, f32, f32)
   qtile.reduce 8 after %done of %a#0, %a#1, %a#2, %a#3 : f32, f32, f32, f32 {
   ^bb0(%s0: f32, %s1: f32, %s2: f32, %s3: f32):

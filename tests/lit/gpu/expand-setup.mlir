@@ -9,7 +9,7 @@
 // RUN: sed 's/stages=3/stages=3 split=4/' %s | %{pass} | FileCheck %s --check-prefix=SPLIT
 // RUN: sed 's/bn=32 stages=3/bm=64 bn=256 stages=2/' %s | %{pass} | FileCheck %s --check-prefix=OTHER
 
-qtile.program @p params ["offsets -1 0", "experts -1 0"] schedule "bn=32 stages=3" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
+qtile.program @p params ["offsets -1 0", "experts -1 0"] schedule "bn=32 stages=3 decode=fast" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
 ^bb0(%offsets: !llvm.ptr<1>, %experts: i32):
   qtile.setup %offsets experts %experts : <1>
 }

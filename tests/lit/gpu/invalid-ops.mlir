@@ -138,16 +138,8 @@ qtile.program @p params ["rows -1 0", "scalar 5 0"] schedule "bn=32 stages=3" fa
 
 qtile.program @p params ["rows -1 0", "scalar 5 0"] schedule "bn=32 stages=3" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
 ^bb0(%i: i32, %s: f32):
-  // expected-error@+1 {{'qtile.tables' op has 3 entries, expected 4}}
-  %t:8 = qtile.tables %s entries %s, %s, %s : i32, i32, i32, i32, i32, i32, i32, i32
-}
-
-// -----
-
-qtile.program @p params ["rows -1 0", "scalar 5 0"] schedule "bn=32 stages=3" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
-^bb0(%i: i32, %s: f32):
   // expected-error@+1 {{'qtile.tables' op has 7 planes, expected 8}}
-  %t:7 = qtile.tables %s entries %s, %s, %s, %s : i32, i32, i32, i32, i32, i32, i32
+  %t:7 = qtile.tables %s : i32, i32, i32, i32, i32, i32, i32
 }
 
 // -----
@@ -163,7 +155,7 @@ qtile.program @p params ["rows -1 0"] schedule "bn=32 stages=3" facts {act = "bf
 qtile.program @p params ["rows -1 0"] schedule "bn=32 stages=3" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
 ^bb0(%i: i32):
   // expected-error@+1 {{'qtile.decode' op has 7 planes of row g, expected 8}}
-  %d:4 = qtile.decode %i twist %i order %i planes (%i, %i, %i, %i, %i, %i, %i) (%i, %i, %i, %i, %i, %i, %i, %i)
+  %d:4 = qtile.decode %i order %i planes (%i, %i, %i, %i, %i, %i, %i) (%i, %i, %i, %i, %i, %i, %i, %i)
 }
 
 // -----
@@ -171,7 +163,7 @@ qtile.program @p params ["rows -1 0"] schedule "bn=32 stages=3" facts {act = "bf
 qtile.program @p params ["rows -1 0"] schedule "bn=32 stages=3" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
 ^bb0(%i: i32):
   // expected-error@+1 {{'qtile.decode' op has 1 planes of row g + 8, expected 8}}
-  %d:4 = qtile.decode %i twist %i order %i planes (%i, %i, %i, %i, %i, %i, %i, %i) (%i)
+  %d:4 = qtile.decode %i order %i planes (%i, %i, %i, %i, %i, %i, %i, %i) (%i)
 }
 
 // -----

@@ -48,18 +48,18 @@ qtile.program @all params ["map 0 0", "codes 2 0", "scales 2 0", "offsets -1 0",
     // CHECK: qtile.tail %{{.*}} experts %{{.*}} rows %{{.*}} operands [4] columns [640] : <1>
     qtile.tail %offsets experts %experts rows %rows operands [4] columns [640] : <1>
   }
-  // CHECK: %[[L:.*]]:8 = qtile.tables %[[S:.*]] entries %[[S]], %[[S]], %[[S]], %[[S]] : i32, i32, i32, i32, i32, i32, i32, i32
-  %l:8 = qtile.tables %s entries %s, %s, %s, %s : i32, i32, i32, i32, i32, i32, i32, i32
-  // CHECK: %[[H:.*]]:8 = qtile.tables %[[S]] zero %[[S]] entries
-  %h:8 = qtile.tables %s zero %s entries %s, %s, %s, %s : i32, i32, i32, i32, i32, i32, i32, i32
+  // CHECK: %[[L:.*]]:8 = qtile.tables %[[S:.*]] : i32, i32, i32, i32, i32, i32, i32, i32
+  %l:8 = qtile.tables %s : i32, i32, i32, i32, i32, i32, i32, i32
+  // CHECK: %[[H:.*]]:8 = qtile.tables %[[S]] zero %[[S]] :
+  %h:8 = qtile.tables %s zero %s : i32, i32, i32, i32, i32, i32, i32, i32
   // CHECK: %[[W0:.*]] = qtile.arrange %[[ROWS:[a-z0-9]*]]
   %w0 = qtile.arrange %rows
   // CHECK: qtile.arrange %[[ROWS]] upper %[[W0]] selector %[[ROWS]]
   %w1 = qtile.arrange %rows upper %w0 selector %rows
-  // CHECK: qtile.decode %[[W0]] twist %[[ROWS]] order %[[ROWS]] planes(%[[L]]#0, %{{.*}}%[[L]]#7) (%[[H]]#0, %{{.*}}%[[H]]#7)
-  %d0:4 = qtile.decode %w0 twist %rows order %rows planes (%l#0, %l#1, %l#2, %l#3, %l#4, %l#5, %l#6, %l#7) (%h#0, %h#1, %h#2, %h#3, %h#4, %h#5, %h#6, %h#7)
-  // CHECK: qtile.decode %[[W0]] twist %[[ROWS]] order %[[ROWS]] planes(%[[L]]#0, %{{.*}}%[[L]]#7) (%[[L]]#0, %{{.*}}%[[L]]#7) scales %[[ROWS]], %[[ROWS]]
-  %d1:4 = qtile.decode %w0 twist %rows order %rows planes (%l#0, %l#1, %l#2, %l#3, %l#4, %l#5, %l#6, %l#7) (%l#0, %l#1, %l#2, %l#3, %l#4, %l#5, %l#6, %l#7) scales %rows, %rows
+  // CHECK: qtile.decode %[[W0]] order %[[ROWS]] planes(%[[L]]#0, %{{.*}}%[[L]]#7) (%[[H]]#0, %{{.*}}%[[H]]#7)
+  %d0:4 = qtile.decode %w0 order %rows planes (%l#0, %l#1, %l#2, %l#3, %l#4, %l#5, %l#6, %l#7) (%h#0, %h#1, %h#2, %h#3, %h#4, %h#5, %h#6, %h#7)
+  // CHECK: qtile.decode %[[W0]] order %[[ROWS]] planes(%[[L]]#0, %{{.*}}%[[L]]#7) (%[[L]]#0, %{{.*}}%[[L]]#7) scales %[[ROWS]], %[[ROWS]]
+  %d1:4 = qtile.decode %w0 order %rows planes (%l#0, %l#1, %l#2, %l#3, %l#4, %l#5, %l#6, %l#7) (%l#0, %l#1, %l#2, %l#3, %l#4, %l#5, %l#6, %l#7) scales %rows, %rows
   // CHECK: qtile.decode_pairs %[[W0]] lane %[[ROWS]] scales %[[S]], %[[S]]
   %d2:4 = qtile.decode_pairs %w0 lane %rows scales %s, %s
   // CHECK: qtile.decode_pairs %[[W0]] lane %[[ROWS]] scales %[[S]], %[[S]] zeros %[[S]], %[[S]]
