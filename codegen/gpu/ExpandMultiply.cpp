@@ -1,11 +1,11 @@
 // expand-multiply: the K loop of a consumer warpgroup.
 //
-// Per step of 64 columns: four k16 slices, each decoded while the tensor cores work on the one before. The
-// next step is opened early: its barrier is waited for after the first slice, its codes, scales and product
-// tables are read while the slices run, and its first slice is decoded under the last one, which is waited
-// for only behind the next step's first: there is always a wgmma in flight. Registers of a slice are written
-// only after a fence that ties them (ptxas C7519), and the carried ones only after a wait that proves their
-// last reader done (C7513).
+// Per step of 64 columns: four k16 slices, each decoded while the tensor cores work on the one before. A
+// slice's codes are read from the stage only behind the wgmma before it: ptxas moves ALU work above a wgmma,
+// but not such a read. The next step is opened behind the third slice; its first slice is decoded under this
+// step's last one, which is waited for only behind the next step's second: there is always a wgmma in flight.
+// Registers of a slice are written only after a fence that ties them (ptxas C7519), and the carried ones only
+// after a wait that proves their last reader done (C7513).
 #include "codegen/gpu/Expand.h"
 #include "codegen/gpu/Passes.h"
 

@@ -2,8 +2,8 @@
 //
 // Where everything is aligned one thread issues all copies: TMA boxes of activations (each CTA of a cluster
 // loads its share and multicasts it), linear bulk copies of codes and scales. Where not (a fused gather, edge
-// blocks, scales in other orders or types), all 128 threads take part; consumers see the same stage in every
-// case.
+// blocks, scales in other orders or types), and for the tables of decode=exact, all 128 threads take part;
+// consumers see the same stage in every case.
 #include "codegen/gpu/Expand.h"
 #include "codegen/gpu/Passes.h"
 

@@ -1,11 +1,9 @@
 // expand-tables: the 16 products (table[code] - zero) * scale of a block, rounded as bitsandbytes rounds
 // them, as byte planes in registers.
 //
-// A quad of lanes shares a weight row. Lane c forms 4 of the 16 products and gets the rest by two butterfly
-// exchanges, so it ends with the planes of blocks c, c^1, c^2, c^3 in this order: no selects are needed,
-// since XORing the codes with 4c (qtile.decode) undoes the permutation. Exact for any table, scale type and
-// chain of roundings, at 12 fp32 operations and 12 shuffles per 32 codes, instead of a multiplication and a
-// rounding for each.
+// A thread of the producer forms them for its row; consumers read them from the stage (expand-multiply).
+// Exact for any table, scale type and chain of roundings, at 16 products a block instead of one for each
+// weight.
 #include "codegen/gpu/Expand.h"
 #include "codegen/gpu/Passes.h"
 

@@ -12,14 +12,9 @@ namespace quern::cache {
 namespace {
 
 using test::contentOf;
+using test::Hooked;
 using test::numbered;
 using test::TestCache;
-
-/// For the length of a test.
-struct Hooked {
-  explicit Hooked(sys::Hook hook) { sys::setHook(hook); }
-  ~Hooked() { sys::setHook(nullptr); }
-};
 
 sys::Fault noUnnamedFiles(sys::Call call) { return {call == sys::Call::OpenUnnamed ? EOPNOTSUPP : 0, false}; }
 

@@ -12,13 +12,9 @@ namespace quern::cache {
 namespace {
 
 using test::contentOf;
+using test::Hooked;
 using test::numbered;
 using test::TestCache;
-
-struct Hooked {
-  explicit Hooked(sys::Hook hook) { sys::setHook(hook); }
-  ~Hooked() { sys::setHook(nullptr); }
-};
 
 /// Entries 0 to count - 1, of one block each, the first one the oldest.
 void fill(const TestCache &cache, DiskStore &store, int count) {

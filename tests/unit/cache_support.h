@@ -63,4 +63,10 @@ void writeBytes(const std::filesystem::path &path, std::string_view bytes);
 /// The seed of a random test, printed; QUERN_TEST_SEED repeats one.
 uint64_t testSeed();
 
+/// A hook of the system calls for the length of a test.
+struct Hooked {
+  explicit Hooked(sys::Hook hook) { sys::setHook(hook); }
+  ~Hooked() { sys::setHook(nullptr); }
+};
+
 } // namespace quern::cache::test
