@@ -82,8 +82,11 @@ TEST_P(Damage, BlocksOfZeros) {
     std::string bytes = original;
     size_t at = random() % bytes.size();
     std::fill(bytes.begin() + long(at), bytes.end(), '\0');
-    EXPECT_FALSE(found(bytes));
+    EXPECT_FALSE(found(bytes)) << "from byte " << at;
   }
+  // A block that begins behind the last byte that counts: a text entry ends in white space.
+  EXPECT_FALSE(found(original.substr(0, original.size() - 1) + '\0'));
+  EXPECT_FALSE(found(original + std::string(64, '\0')));
 }
 
 INSTANTIATE_TEST_SUITE_P(Forms, Damage, testing::Values("gpu", "tuning"),
