@@ -3,7 +3,7 @@
 // Where everything is aligned one thread issues all copies: TMA boxes of activations (each CTA of a cluster
 // loads its share and multicasts it), linear bulk copies of codes and scales. Where not (a fused gather, edge
 // blocks, scales in other orders or types), all 128 threads take part; consumers see the same stage in every
-// case.
+// case. Weights that were decoded before (decode=ahead) lie in the order of the stages: one bulk copy a step.
 #include "codegen/gpu/Expand.h"
 #include "codegen/gpu/Passes.h"
 
@@ -21,7 +21,7 @@ struct Producer {
   const Schedule &s = plan.schedule;
   const Facts &f = plan.facts;
   qtile::ProgramOp program = op->getParentOfType<qtile::ProgramOp>();
-  bool halved = f.pairing == Pairing::Halved, fused = s.gather == Gather::Fused;
+  bool halved = f.pairing == Pairing::Halved, fused = s.gather == Gather::Fused, ahead = plan.ahead();
   int64_t blocks = s.bm / 64, n64 = f.n / 64, k64 = f.k / 64;
   Value tid = e.tid(), codesOf, scalesOf, zerosOf; // of this tile's expert
   SmallVector<Value> tokens;                       // fused: line of X for this thread's rows, -1: none
@@ -171,6 +171,18 @@ struct Producer {
     }
   }
 
+  /// The whole stage's A fragments. With a cluster a tile may lie beyond the last one: it is not stored.
+  void copyFragments(Value stage, Value kb) {
+    int64_t tiles = f.weightTiles(s);
+    Value tile = s.cluster > 1 ? e.min(op.getWeightTile(), e.c(tiles - 1)) : op.getWeightTile();
+    Value index = e.wide(tile);
+    if (f.byExpert) index = e.add(index, e.mul(e.wide(op.getExpert()), tiles));
+    index = e.add(e.mul(index, f.steps()), e.wide(kb));
+    e.prim("cp.bulk", {stageOf(plan.codes, plan.codeBytes, stage),
+                       e.at(param(Kind::Decoded, -1), e.mul(index, plan.codeBytes)), e.c(plan.codeBytes),
+                       barrier(stage, 0)});
+  }
+
   // Scales.
 
   /// One copy when the tile's rows are neighbours and inside, else 64 rows at a time.
@@ -241,7 +253,11 @@ struct Producer {
 
   void elected(Value stage, Value column, Value kb) {
     Value bytes = fused ? e.c(0) : e.shl(op.getWidth(), 7);
-    SmallVector<Value> wholes;
+    if (ahead) {
+      e.prim("mbarrier.expect_tx", {barrier(stage, 0), e.add(bytes, plan.codeBytes)});
+      if (!fused) loadBoxes(stage, column);
+      return copyFragments(stage, kb);
+    }
     for (int64_t b = 0; b < blocks; ++b) {
       if (f.alignedCodes()) {
         bytes = e.add(bytes, 2048);
@@ -263,6 +279,7 @@ struct Producer {
 
   void together(Value stage, Value column, Value kb) {
     if (fused) gather(stage, column);
+    if (ahead) return;
     if (!f.alignedCodes())
       for (int64_t b = 0; b < blocks; ++b) {
         Value is = whole(b, kb);
@@ -277,8 +294,10 @@ struct Producer {
 
   void run() {
     auto loop = [&] {
-      codesOf = arrayOf(Kind::Codes), scalesOf = arrayOf(Kind::Scales);
-      if (f.zero) zerosOf = arrayOf(Kind::Zeros);
+      if (!ahead) {
+        codesOf = arrayOf(Kind::Codes), scalesOf = arrayOf(Kind::Scales);
+        if (f.zero) zerosOf = arrayOf(Kind::Zeros);
+      }
       if (fused) findTokens();
       Slot slot = slotOf(e, op.getDone(), s.stages);
       Share share = shareOf(e, plan);

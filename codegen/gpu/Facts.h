@@ -58,7 +58,11 @@ struct Plan {
   static constexpr int64_t maxExperts = 1024;
 
   /// The producer's 128 threads all take part (not one thread alone).
-  bool wideProducer() const { return schedule.gather == Gather::Fused || !facts.alignedScales(); }
+  bool wideProducer() const {
+    return schedule.gather == Gather::Fused || !(ahead() || facts.alignedScales());
+  }
+  /// The weights were decoded before: stages hold A fragments and no scales.
+  bool ahead() const { return schedule.decode == Decode::Ahead; }
   int64_t fullArrivals() const { return 1 + (wideProducer() ? 128 : 0); }
   int64_t emptyArrivals() const { return schedule.consumers() * 4 * schedule.cluster; }
   /// Of the two barriers at `exchange` (split): the peers' sums are there; this CTA's were read.

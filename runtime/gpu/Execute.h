@@ -1,7 +1,7 @@
 // Running a generated kernel on a device: the counterpart of runtime/launch/Execute.h. What the shapes of a
 // call fix is planned once; a launch then looks at addresses only.
 #pragma once
-#include "runtime/gpu/Backend.h"
+#include "runtime/gpu/DeviceCode.h"
 #include "runtime/launch/Kernel.h"
 
 namespace quern::gpu {
@@ -15,6 +15,7 @@ struct Plan {
   int64_t rows = 0, experts = 1;         // allocated rows R (dense: rows); E (dense: 1)
   const int32_t *denseOffsets = nullptr; // on the device; null with routing
   std::vector<const void *> tables;      // for each parameter of the image, its table of addresses, or null
+  PackedTables decodeTables;             // of the operand that is decoded before the kernel
   LaunchConfig config;
 };
 
@@ -28,7 +29,7 @@ Expected<Plan> makePlan(Backend &backend, Stream stream, const jit::GpuImage &im
 /// packed operands are in the layout that the image was compiled for. Outputs are contiguous and fully
 /// written. Everything is put on `stream`; nothing waits for the device. Workspaces are taken from and given
 /// back to the stream: activations that must be gathered, converted or copied, the first factors of low-rank
-/// contractions, and one f32 [R, N] for each combine.
+/// contractions, decoded weights (jit::DecodeStep), and one f32 [R, N] for each combine.
 Status execute(const Plan &plan, Stream stream, const std::vector<Arg> &args,
                const std::vector<TensorView> &outputs);
 
