@@ -125,18 +125,14 @@ struct Call {
     return {};
   }
 
-  int64_t decodedBytes(const jit::DecodeStep &step) const {
-    return step.bytesPerExpert() * (step.byExpert ? rows.experts : 1);
-  }
-
   /// All of a call's memory, before its first launch: nothing then stands between its kernels.
   Status allocate() {
     if (rows.rows) {
       if (Status ok = prepareActivations(); !ok) return ok;
       for (const jit::LowRankStep &step : image.lowRank)
         if (Status ok = workspace(lowRanks.emplace_back(), rows.rows * step.columns * 4); !ok) return ok;
-      for (const jit::DecodeStep &step : image.decode)
-        if (Status ok = workspace(decoded, decodedBytes(step)); !ok) return ok;
+      if (plan.decodedBytes)
+        if (Status ok = workspace(decoded, plan.decodedBytes); !ok) return ok;
     }
     for (const jit::CombineStep &step : image.combine)
       if (Status ok = workspace(partials.emplace_back(), rows.rows * step.columns * 4); !ok) return ok;
@@ -349,10 +345,18 @@ Expected<Plan> makePlan(Backend &backend, Stream stream, const GpuImage &image, 
     auto tables = packedTables(backend, stream, *w, kernel.name);
     if (!tables) return tables.takeError();
     plan.decodeTables = *tables;
+    plan.decodedBytes = step.bytesPerExpert() * (step.byExpert ? plan.experts : 1);
   }
   plan.config = {gridOf(backend, image, plan.rows, plan.experts), unsigned(image.threads),
                  unsigned(image.cluster), uint64_t(image.smemBytes), false};
   return plan;
+}
+
+Status hasRoom(const Plan &plan, Stream stream) {
+  if (!plan.decodedBytes || !plan.backend->mayLoad(plan.kernel->name, stream)) return {};
+  auto memory = DeviceMemory::allocate(*plan.backend, plan.decodedBytes, stream);
+  if (!memory) return memory.takeError();
+  return {};
 }
 
 Status execute(const Plan &plan, Stream stream, const std::vector<Arg> &args,

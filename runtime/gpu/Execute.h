@@ -16,6 +16,7 @@ struct Plan {
   const int32_t *denseOffsets = nullptr; // on the device; null with routing
   std::vector<const void *> tables;      // for each parameter of the image, its table of addresses, or null
   PackedTables decodeTables;             // of the operand that is decoded before the kernel
+  int64_t decodedBytes = 0;              // of the workspace that takes its weights; 0: nothing is decoded
   LaunchConfig config;
 };
 
@@ -24,6 +25,10 @@ struct Plan {
 /// deviceConstant): not for a graph capture.
 Expected<Plan> makePlan(Backend &backend, Stream stream, const jit::GpuImage &image, LoadedKernel *loaded,
                         const syntax::Kernel &kernel, const Binding &binding, const std::vector<Arg> &args);
+
+/// Whether the device has room for the decoded weights that calls of this plan want (jit::DecodeStep); they
+/// are asked for and given back. No answer, which counts as yes, while a graph is captured.
+Status hasRoom(const Plan &plan, Stream stream);
 
 /// Runs a call. Every pointer in `args` and `outputs` is a device address, the routing is a device routing;
 /// packed operands are in the layout that the image was compiled for. Outputs are contiguous and fully
