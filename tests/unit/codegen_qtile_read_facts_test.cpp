@@ -103,7 +103,9 @@ TEST(QtileReadFacts, WeightsDecodedAheadAreOneWorkspace) {
   const jit::DecodeStep &step = tile->decode[0];
   EXPECT_EQ(step.packed, 2);
   EXPECT_TRUE(step.byExpert && step.halved);
-  EXPECT_EQ(step.rows, 256), EXPECT_EQ(step.columns, 160), EXPECT_EQ(step.tileRows, 128);
+  EXPECT_EQ(step.rows, 256);
+  EXPECT_EQ(step.columns, 160);
+  EXPECT_EQ(step.tileRows, 128);
   EXPECT_EQ(step.bytesPerExpert(), 256 * 192 * 2) << "whole steps of 64 columns";
   ahead.bm = 192, ahead.bn = 64;
   auto plain = readTileKernel(layer(200, 64, 200, {{1, 0}}), ahead);
