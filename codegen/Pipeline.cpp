@@ -105,13 +105,13 @@ void buildLLVMPipeline(OpPassManager &pm) {
 void registerCodegenPasses() {
   registerPass([] { return cpu::createGenerateCpuPass(); });
   registerPass([] { return cpu::createExpandMathPass(); });
-  for (auto create : {gpu::createGenerateTilePass, gpu::createExpandSetupPass, gpu::createExpandRolesPass,
-                      gpu::createExpandTilesPass, gpu::createExpandConsumePass, gpu::createExpandProducePass,
-                      gpu::createExpandDrainPass, gpu::createExpandMultiplyPass, gpu::createExpandReducePass,
-                      gpu::createExpandEpiloguePass, gpu::createExpandTailPass, gpu::createExpandTablesPass,
-                      gpu::createExpandArrangePass, gpu::createExpandDecodePass,
-                      gpu::createExpandDecodePairsPass, gpu::createExpandFragmentsPass,
-                      gpu::createLowerProgramPass})
+  for (auto create :
+       {gpu::createGenerateTilePass, gpu::createExpandSetupPass, gpu::createExpandRolesPass,
+        gpu::createExpandTilesPass, gpu::createExpandConsumePass, gpu::createExpandProducePass,
+        gpu::createExpandDrainPass, gpu::createExpandMultiplyPass, gpu::createExpandReducePass,
+        gpu::createExpandEpiloguePass, gpu::createExpandTailPass, gpu::createExpandTablesPass,
+        gpu::createExpandArrangePass, gpu::createExpandDecodePass, gpu::createExpandDecodePairsPass,
+        gpu::createExpandFragmentsPass, gpu::createLowerProgramPass})
     registerPass([create] { return create(); });
 }
 
