@@ -5,7 +5,7 @@
 // tables are read while the slices run, and its first slice is decoded under the last one, which is waited
 // for only behind the next step's first: there is always a wgmma in flight. Registers of a slice are written
 // only after a fence that ties them (ptxas C7519), and the carried ones only after a wait that proves their
-// last reader done (C7513). With decode=ahead a slice is a read of the stage (expand-fragments).
+// last reader done (C7513).
 #include "codegen/gpu/Expand.h"
 #include "codegen/gpu/Passes.h"
 
@@ -21,12 +21,11 @@ struct Loop {
   const Schedule &s = plan.schedule;
   const Facts &f = plan.facts;
   bool halved = f.pairing == Pairing::Halved;
-  int64_t perStep = plan.ahead() ? 1 : f.scalesPerStep();
+  int64_t perStep = f.scalesPerStep();
   static constexpr int64_t wordCount = 4;
   Value rows;                      // allocated rows, a parameter
   Value thread, group, warp, g, c; // of the warpgroup: thread, index; of the warp: index, lane / 4, lane % 4
   Value codeAt, scaleAt;           // this thread's offsets in a stage
-  bool decoded = plan.ahead();     // nothing to decode: a slice is what the stage holds
   Value twist, order, selector, lanePairs, smemBase;
   SmallVector<Value> entries, planes;
 
@@ -42,11 +41,6 @@ struct Loop {
     warp = e.shr(thread, 5);
     Value lane = e.andi(tid, 31);
     g = e.shr(lane, 2), c = e.andi(lane, 3);
-    if (decoded) {
-      smemBase = LLVM::PtrToIntOp::create(e.b, e.loc, e.i32(), e.smem(0));
-      codeAt = e.add(e.shl(group, 13), e.shl(thread, 4));
-      return;
-    }
     if (halved) { // half a warpgroup's rows from the gate block, half from the up block
       Value unit = e.add(e.add(e.shl(group, 4), e.shl(warp, 2)), e.shr(g, 1));
       codeAt = e.shl(e.add(e.shl(unit, 2), c), 3);
@@ -153,10 +147,6 @@ struct Loop {
   }
 
   SmallVector<Value> decode(ValueRange step, int slice, const Rows &rows) {
-    if (decoded) {
-      auto op = qtile::FragmentsOp::create(e.b, e.loc, e.i32(), e.i32(), e.i32(), e.i32(), step[0], slice);
-      return SmallVector<Value>(op->getResults());
-    }
     if (s.decode == Decode::Pairs) {
       auto op = qtile::DecodePairsOp::create(e.b, e.loc, e.i32(), e.i32(), e.i32(), e.i32(), step[slice],
                                              lanePairs, rows.scale0, rows.scale1, rows.zero0, rows.zero1);
@@ -210,7 +200,6 @@ struct Loop {
   /// A step as the loop carries it: words of codes, what decodes the first half, raw scales of the second
   /// half.
   SmallVector<Value> readAhead(Value stage) {
-    if (decoded) return {e.add(e.mul(stage, plan.codeBytes), codeAt)};
     SmallVector<Value> loaded = loadStep(stage), out(loaded.begin(), loaded.begin() + wordCount);
     Rows rows = rowsOf(loaded, 0);
     if (s.decode == Decode::Exact)
@@ -229,7 +218,6 @@ struct Loop {
 
   Rows carriedRows(ValueRange step) {
     Rows rows;
-    if (decoded) return rows;
     if (s.decode == Decode::Exact) {
       append(rows.first, step.slice(wordCount, 8));
       append(rows.second, step.slice(wordCount + 8, 8));
@@ -273,21 +261,15 @@ struct Loop {
       multiply(acc, a, descriptor(now.stage, 0));
       wait(acc, 1); // the last slice of the step before is done
       release(before, e.ge(k, e.c(1)));
-      // Fragments of this step are there already: all are on their way before the next step is waited for.
-      SmallVector<Value> early[4];
-      for (int slice = 1; decoded && slice < 4; ++slice) early[slice] = decode(step, slice, rows);
-      auto operand = [&](int slice) { return decoded ? early[slice] : decode(step, slice, rows); };
-      auto open = [&] { e.prim("mbarrier.wait", {full(ahead.stage), ahead.parity}); };
-      if (!decoded) open();
-      a = operand(1);
+      e.prim("mbarrier.wait", {full(ahead.stage), ahead.parity});
+      a = decode(step, 1, rows);
       multiply(acc, a, descriptor(now.stage, 1));
       SmallVector<Value> loaded = readAhead(ahead.stage);
       if (perStep == 2) rows = secondRows(step);
-      a = operand(2);
+      a = decode(step, 2, rows);
       multiply(acc, a, descriptor(now.stage, 2));
-      a = operand(3);
+      a = decode(step, 3, rows);
       multiply(acc, a, descriptor(now.stage, 3));
-      if (decoded) open();
       wait(acc, 1); // slice 0 is done: its registers may be written again
       acc.append(decode(loaded, 0, carriedRows(loaded)));
       acc.append(loaded);
@@ -305,6 +287,10 @@ struct Loop {
 } // namespace
 
 static LogicalResult expandMultiply(qtile::MultiplyOp op, Emitter &e, const Plan &plan) {
+  if (plan.ahead()) {
+    op.replaceAllUsesWith(multiplyFragments(e, plan, op.getWidth(), op.getDone()));
+    return success();
+  }
   auto program = op->getParentOfType<qtile::ProgramOp>();
   Loop loop(e, plan, op.getWidth(), findParam(program, jit::GpuParam::Rows));
   op.replaceAllUsesWith(loop.run(op.getDone()));

@@ -5,8 +5,6 @@
 // RUN: sed 's/stages=3/stages=3 cluster=2/' %s | %{pass} | FileCheck %s --check-prefixes=CHECK,CLUSTER,EXACT
 // RUN: sed 's/stages=3/stages=3 decode=fast/' %s | %{pass} | FileCheck %s --check-prefixes=CHECK,ONE,FAST --implicit-check-not=qtile.tables
 // RUN: sed 's/stages=3/stages=3 decode=pairs/' %s | %{pass} | FileCheck %s --check-prefixes=CHECK,ONE --implicit-check-not=qtile.tables --implicit-check-not=twist
-// RUN: sed 's/stages=3/stages=3 decode=ahead/' %s | %{pass} | FileCheck %s --check-prefixes=CHECK,ONE --implicit-check-not=qtile.tables --implicit-check-not=qtile.decode
-// RUN: sed 's/stages=3/stages=3 decode=ahead/;s/block = 64/block = 32/;s/zero = false/zero = true/' %s | %{pass} | FileCheck %s --check-prefix=AHEAD --implicit-check-not=llvm.load
 // RUN: %{pass} %s | FileCheck %s --check-prefix=READS
 // RUN: sed 's/act = "bf16"/act = "f16"/' %s | %{pass} | FileCheck %s --check-prefix=F16
 // RUN: sed 's/block = 64/block = 32/' %s | %{pass} | FileCheck %s --check-prefix=TWO
@@ -87,20 +85,3 @@ qtile.program @p params ["rows -1 0"] schedule "bn=32 stages=3" facts {act = "bf
 // A thread takes half of its rows from the gate block, half from the up block.
 // HALVED: scf.for
 // HALVED-COUNT-4: qtile.arrange %{{.*}} upper %{{.*}} selector %
-
-// Decoded weights: slice 0 behind the wait for its stage, in the step before; the others while it runs, so that nothing but wgmmas
-// is left to issue before the next stage is waited for.
-// AHEAD: "mbarrier.wait"
-// AHEAD: qtile.fragments %{{.*}} slice 0
-// AHEAD: scf.for
-// AHEAD: "wgmma.bf16.n8"
-// AHEAD: "wgmma.wait.1.n4"
-// AHEAD: "mbarrier.arrive"
-// AHEAD: qtile.fragments %[[AT:.*]] slice 1
-// AHEAD: qtile.fragments %[[AT]] slice 2
-// AHEAD: qtile.fragments %[[AT]] slice 3
-// AHEAD-COUNT-3: "wgmma.bf16.n8"
-// AHEAD: "mbarrier.wait"
-// AHEAD: "wgmma.wait.1.n4"
-// AHEAD: qtile.fragments %{{.*}} slice 0
-// AHEAD: scf.yield
