@@ -211,7 +211,7 @@ TEST(Mutants, FusedGather) {
 
 TEST(Mutants, Ahead) {
   check(
-      {"ahead", "bm=128 bn=64 stages=3 cluster=1 gather=sorted decode=ahead regs=232/40 ctas=1 split=1", 60});
+      {"ahead", "bm=128 bn=64 stages=3 cluster=1 gather=sorted decode=ahead regs=232/40 ctas=1 split=1", 40});
 }
 
 TEST(Mutants, Split) {
