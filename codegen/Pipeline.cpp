@@ -81,6 +81,8 @@ void buildGpuInstrPipeline(OpPassManager &pm) {
   pm.addPass(gpu::createExpandDecodePass());
   // The other decoder: codes to weights through a table in shared memory.
   pm.addPass(gpu::createExpandDecodePairsPass());
+  // Or nothing to decode: A fragments from the stage as they are.
+  pm.addPass(gpu::createExpandFragmentsPass());
   // tanh and erf have no exact-enough instruction: polynomials.
   pm.addPass(cpu::createExpandMathPass());
   // Addresses were emitted plainly: fold them while they are still arith.
@@ -103,12 +105,13 @@ void buildLLVMPipeline(OpPassManager &pm) {
 void registerCodegenPasses() {
   registerPass([] { return cpu::createGenerateCpuPass(); });
   registerPass([] { return cpu::createExpandMathPass(); });
-  for (auto create : {gpu::createGenerateTilePass, gpu::createExpandSetupPass, gpu::createExpandRolesPass,
-                      gpu::createExpandTilesPass, gpu::createExpandConsumePass, gpu::createExpandProducePass,
-                      gpu::createExpandDrainPass, gpu::createExpandMultiplyPass, gpu::createExpandReducePass,
-                      gpu::createExpandEpiloguePass, gpu::createExpandTailPass, gpu::createExpandTablesPass,
-                      gpu::createExpandArrangePass, gpu::createExpandDecodePass,
-                      gpu::createExpandDecodePairsPass, gpu::createLowerProgramPass})
+  for (auto create :
+       {gpu::createGenerateTilePass, gpu::createExpandSetupPass, gpu::createExpandRolesPass,
+        gpu::createExpandTilesPass, gpu::createExpandConsumePass, gpu::createExpandProducePass,
+        gpu::createExpandDrainPass, gpu::createExpandMultiplyPass, gpu::createExpandReducePass,
+        gpu::createExpandEpiloguePass, gpu::createExpandTailPass, gpu::createExpandTablesPass,
+        gpu::createExpandArrangePass, gpu::createExpandDecodePass, gpu::createExpandDecodePairsPass,
+        gpu::createExpandFragmentsPass, gpu::createLowerProgramPass})
     registerPass([create] { return create(); });
 }
 

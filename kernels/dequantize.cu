@@ -1,37 +1,21 @@
 // Decoded weights in memory: bit-identical to decodeExpert of runtime/packing (fp32 (table[code] - zero) *
 // scale, one rounding to the quantization state's dtype, then to the output's; subnormals are kept). For
-// quern.dequantize, and for the tuner's candidate that decodes first.
-#include "kernels/device.cuh"
+// quern.dequantize; what a matmul reads is written by decode_ahead.cu.
+#include "kernels/scales.cuh"
 
 namespace quern_device {
 namespace {
 constexpr int decodeThreads = 256;
 
 struct DecodeBlock {
-  const void *scales;
-  const uint8 *zeros; // null: none
+  ScaleArray scales;
   const float *table; // shared, 16 entries
-  int64 n, k, perRow;
-  int scaleType, blockShift, stateType, outType;
-  bool tiledScales;
+  int stateType, outType;
 };
-
-struct Scale {
-  float scale, zero;
-};
-
-/// Of a block in bitsandbytes' order.
-QUERN_DEVICE Scale scaleOf(const DecodeBlock &d, int64 block) {
-  int64 at = d.tiledScales ? block % d.perRow * d.n + block / d.perRow : block;
-  return {d.scaleType == ScaleF32    ? static_cast<const float *>(d.scales)[at]
-          : d.scaleType == ScaleBF16 ? fromBF16(static_cast<const uint16 *>(d.scales)[at])
-                                     : fromE8M0(static_cast<const uint8 *>(d.scales)[at]),
-          d.zeros ? float(d.zeros[at]) : 0};
-}
 
 QUERN_DEVICE float decodeOne(const DecodeBlock &d, const Scale &s, uint32 code) {
   float value = d.table[code];
-  if (d.zeros) value -= s.zero;
+  if (d.scales.zeros) value -= s.zero;
   return roundTo(d.stateType, value * s.scale);
 }
 
@@ -48,9 +32,10 @@ QUERN_DEVICE Scale at(const RunScales &run, int byte) {
   return {first ? run.first.scale : run.second.scale, first ? run.first.zero : run.second.zero};
 }
 QUERN_DEVICE RunScales scalesOf(const DecodeBlock &d, int64 element, int bytes) {
-  int64 block = element >> d.blockShift, left = ((block + 1) << d.blockShift) - element;
-  RunScales run{scaleOf(d, block), {}, left < 2 * bytes ? int(left) / 2 : bytes};
-  run.second = run.split < bytes ? scaleOf(d, block + 1) : run.first;
+  int shift = d.scales.blockShift;
+  int64 block = element >> shift, left = ((block + 1) << shift) - element;
+  RunScales run{scaleOf(d.scales, block), {}, left < 2 * bytes ? int(left) / 2 : bytes};
+  run.second = run.split < bytes ? scaleOf(d.scales, block + 1) : run.first;
   return run;
 }
 
@@ -74,10 +59,6 @@ QUERN_DEVICE void decodeWord(const DecodeBlock &d, const RunScales &run, int fro
 #pragma unroll 2
   for (int i = 0; i < 4; ++i) decodeByte(d, at(run, from + i), element + 2 * i, word >> 8 * i, out);
 }
-
-QUERN_DEVICE uint8 decodeLowFirst(uint8 byte, int highFirst) {
-  return highFirst ? uint8(byte >> 4 | byte << 4) : byte;
-}
 } // namespace
 } // namespace quern_device
 
@@ -94,17 +75,11 @@ extern "C" __global__ void __launch_bounds__(decodeThreads)
   __shared__ float shared[16];
   if (threadIndex() < 16) shared[threadIndex()] = table[threadIndex()];
   syncBlock();
-  DecodeBlock d{scales,
-                zeros,
-                shared,
-                n,
-                k,
-                k >> blockShift,
-                scaleType,
-                blockShift,
-                stateType,
-                outType,
-                gpuLayout && blockShift == 6 && k % 64 == 0};
+  DecodeBlock d{
+      {scales, zeros, n, k >> blockShift, scaleType, blockShift, gpuLayout && blockShift == 6 && k % 64 == 0},
+      shared,
+      stateType,
+      outType};
   int64 rowBytes = k / 2, blocks = k / 64, mainBytes = blocks * 32, tailBytes = rowBytes - mainBytes;
   int64 mainRows = gpuLayout && blocks ? n / 64 * 64 : 0;
   int64 first = int64(blockIndex()) * decodeThreads + threadIndex(), step = int64(gridSize()) * decodeThreads;
@@ -135,7 +110,7 @@ extern "C" __global__ void __launch_bounds__(decodeThreads)
   }
   for (int64 i = first; i < mainRows * tailBytes; i += step) {
     int64 element = i / tailBytes * k + blocks * 64 + i % tailBytes * 2;
-    decodeByte(d, scaleOf(d, element >> blockShift), element,
+    decodeByte(d, scaleOf(d.scales, element >> blockShift), element,
                decodeLowFirst(codes[mainRows * mainBytes + i], highFirst), out);
   }
   // Rows in bitsandbytes' order: 4 bytes at a time.

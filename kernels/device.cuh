@@ -120,6 +120,20 @@ QUERN_DEVICE float fromF16(uint16 bits) {
   return sign ? -value : value;
 }
 
+/// Two values as a pair of 16-bit words: toHalfWord of each, NaN payloads apart. By the GPU's own instruction
+/// there, where a kernel does little else.
+QUERN_DEVICE uint32 toHalfPair(int type, float low, float high) {
+#ifdef __clang__
+  return type == BF16 ? toBF16(low) | uint32(toBF16(high)) << 16 : toF16(low) | uint32(toF16(high)) << 16;
+#else
+  uint32 pair;
+  if (type == BF16)
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  else
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+#endif
+}
 QUERN_DEVICE uint16 toHalfWord(int type, float value) { return type == BF16 ? toBF16(value) : toF16(value); }
 QUERN_DEVICE float fromHalfWord(int type, uint16 bits) {
   return type == BF16 ? fromBF16(bits) : fromF16(bits);

@@ -128,13 +128,22 @@ void showBudget(const gpu::Schedule &schedule, const gpu::Device &device, int64_
   for (const nvidia::MainLoop &loop : loops) row(loop.width, "SASS", countsOf(loop));
 }
 
+/// What decode=ahead pays before a row is multiplied.
+void showDecoding(const gpu::Schedule &schedule, const gpu::Device &device, const gpu::Workload &work) {
+  auto p = gpu::predict(schedule, work, device, gpu::decodeCounts(schedule.decode));
+  fmt::print("decoding    {:.0f} MB of weights before each call of the kernel, {:.1f} us when every expert "
+             "has rows\n",
+             gpu::decodedBytes(schedule, work) * 1e-6, p.decodeUs);
+}
+
 void showPredictions(const gpu::Schedule &schedule, const gpu::Device &device, gpu::Workload work,
                      const std::vector<int64_t> &rows, const std::vector<nvidia::MainLoop> &loops) {
-  fmt::print("predicted   the kernel alone, {} expert{}, mean rows of uniform routing; a model, not measured "
+  bool ahead = schedule.decode == gpu::Decode::Ahead;
+  fmt::print("predicted   the kernel {}, {} expert{}, mean rows of uniform routing; a model, not measured "
              "(codegen/gpu/CostModel.cpp)\n"
              "            {:>6} {:>6} {:>7} {:>7} {:>9} {:>8} {:>6}  limiter\n",
-             work.experts, work.experts == 1 ? "" : "s", "rows", "width", "tiles", "rounds", "us", "TFLOP/s",
-             "TB/s");
+             ahead ? "and the one that decodes before it" : "alone", work.experts,
+             work.experts == 1 ? "" : "s", "rows", "width", "tiles", "rounds", "us", "TFLOP/s", "TB/s");
   for (int64_t r : rows) {
     work.rows = r;
     gpu::Prediction p = gpu::predict(schedule, work, device, [&](int64_t width) {
@@ -177,6 +186,7 @@ Status explain(const ExplainOptions &options) {
   showPtxas(image);
   auto loops = showLoops(image);
   showBudget(*schedule, *device, work->block < 64 ? 2 : 1, loops);
+  if (schedule->decode == gpu::Decode::Ahead) showDecoding(*schedule, *device, *work);
   showPredictions(*schedule, *device, *work, options.rows, loops);
   return {};
 }

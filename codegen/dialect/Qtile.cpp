@@ -80,6 +80,11 @@ LogicalResult DecodeOp::verify() {
   return emitOpError("needs the scales of both rows, or none");
 }
 
+LogicalResult FragmentsOp::verify() {
+  if (getSlice() >= 0 && getSlice() < 4) return success();
+  return emitOpError() << "reads slice " << getSlice() << ", a step of 64 columns has slices 0 to 3";
+}
+
 LogicalResult TailOp::verify() {
   if (failed(checkCount(*this, "line sizes", getColumns().size(), getOperands().size()))) return failure();
   for (int64_t bytes : getColumns())

@@ -180,6 +180,18 @@ def Qtile_DecodePairsOp : Qtile_Op<"decode_pairs", [AttrSizedOperandSegments]> {
   let assemblyFormat = "$word `lane` $lane `scales` $scale0 `,` $scale1 (`zeros` $zero0^ `,` $zero1)? attr-dict";
 }
 
+def Qtile_FragmentsOp : Qtile_Op<"fragments"> {
+  let summary = "a thread's A registers of k16 step `slice`, from a stage that holds decoded weights";
+  let description = [{
+    `at` is where this thread's first fragment lies, in bytes from the weights of stage 0. A slice is 2048 bytes: 16 of each thread of
+    the warpgroup, so a warp reads 512 neighbouring bytes.
+  }];
+  let arguments = (ins I32:$at, I64Attr:$slice);
+  let results = (outs I32:$a0, I32:$a1, I32:$a2, I32:$a3);
+  let assemblyFormat = "$at `slice` $slice attr-dict";
+  let hasVerifier = 1;
+}
+
 def Qtile_WriteOp : Qtile_Region<"write"> {
   let summary = "a write of the kernel, as scalar code over one output element";
   let description = [{

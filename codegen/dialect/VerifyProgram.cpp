@@ -85,8 +85,12 @@ static void needsOf(WriteOp write, const Facts &f, SmallVectorImpl<Need> &needs)
 
 static void needsOf(const Plan &plan, SmallVectorImpl<Need> &needs) {
   const Facts &f = plan.facts;
-  needs.append({{Kind::Codes, f.packed}, {Kind::Scales, f.packed}});
-  if (f.zero) needs.push_back({Kind::Zeros, f.packed});
+  if (plan.ahead()) {
+    needs.push_back({Kind::Decoded, -1, 0});
+  } else {
+    needs.append({{Kind::Codes, f.packed}, {Kind::Scales, f.packed}});
+    if (f.zero) needs.push_back({Kind::Zeros, f.packed});
+  }
   if (plan.schedule.gather == Gather::Sorted) return needs.push_back({Kind::TensorMap, f.lhs});
   needs.append({{Kind::Pointer, f.lhs}, {Kind::Stride, f.lhs}});
   if (f.byToken) needs.push_back({Kind::RowToken});

@@ -19,6 +19,11 @@ constexpr double narrowestWgmma = 16;
 // Clocks of a step that its CTA cannot hide: the wait at the seam between steps, the first decode. Fitted:
 // PRMT decode by gate_up at 32, 128 and 512 rows, `pairs`, whose chain is shorter, at 1 to 32 rows.
 constexpr double seamClocks = 250, pairsSeamClocks = 150;
+// Assumed, not measured: nothing is decoded, a read of shared memory and a barrier are left. Between the fit
+// for the XOR above (80) and `pairs`.
+constexpr double aheadSeamClocks = 100;
+// Launch of the kernel that decodes ahead. Assumed, as for the one that gathers.
+constexpr double decodeStartUs = 2;
 // Clocks that a gathering producer adds to a step per token. Fitted: 510 instead of 584 TFLOP/s.
 constexpr double gatherClocks = 0.7;
 // Instructions per accumulator of the epilogue (bias, activation, conversion, address, store): counted in the
@@ -55,6 +60,8 @@ StepCounts decodeCounts(Decode decode) {
   case Decode::Fast: return {93, 58, 0, 46};
   case Decode::Exact: return {100, 20, 0, 66};
   case Decode::Pairs: return {21, 56, 0, 60};
+  // Four 16-byte loads; the rest is what every loop has.
+  case Decode::Ahead: return {12, 0, 0, 57};
   }
   return {};
 }
@@ -80,8 +87,9 @@ StepBudget stepBudget(const Schedule &s, int64_t n, const Device &device, const 
   b.tensor = consumers * 4 * std::max(2.0 * 64 * n * 16 / tensorFlops, narrowestWgmma);
   b.alu = threads * counts.alu / aluLanes;
   b.issue = threads * (counts.alu + counts.fma + counts.shuffle + counts.other) / issueLanes;
-  double tokens = n * 64 * 2, weights = s.bm * 32 + s.bm * scalesPerStep * 4;
-  // Every consumer's wgmma reads all tokens; copies write the stage; consumers read codes and scales. For
+  double scales = s.decode == Decode::Ahead ? 0 : double(s.bm * scalesPerStep * 4);
+  double tokens = n * 64 * 2, weights = double(s.weightBytes()) + scales;
+  // Every consumer's wgmma reads all tokens; copies write the stage; consumers read weights and scales. For
   // `pairs` 8 bytes for two codes more; for `exact` the tables are written once and read by four 16-byte
   // loads of a thread, a quarter of a warp at a time. Shuffles go the same way.
   double lookups = s.decode == Decode::Pairs   ? threads * 16 * 8
@@ -92,9 +100,16 @@ StepBudget stepBudget(const Schedule &s, int64_t n, const Device &device, const 
   // A token tile is fetched once for a whole cluster.
   double l2BytesPerClock = device.l2TBs * 1e3 / device.clockGHz / device.sms;
   b.l2 = (tokens / s.cluster + weights) / l2BytesPerClock;
-  b.seam = (s.decode == Decode::Pairs ? pairsSeamClocks : seamClocks) +
+  b.seam = (s.decode == Decode::Pairs   ? pairsSeamClocks
+            : s.decode == Decode::Ahead ? aheadSeamClocks
+                                        : seamClocks) +
            (s.gather == Gather::Fused ? gatherClocks * n : 0);
   return b;
+}
+
+double decodedBytes(const Schedule &s, const Workload &w) {
+  if (s.decode != Decode::Ahead) return 0;
+  return double(w.experts) * double(divUp(w.n, s.bm) * s.bm) * double(divUp(w.k, 64) * 64) * 2;
 }
 
 std::vector<ExpertTiles> tilesOf(const Schedule &s, int64_t rows) {
@@ -159,10 +174,12 @@ Prediction predict(const Schedule &s, const Workload &w, const Device &device,
   double stores = double(w.experts) * double(w.rows) * double(w.n) * w.outputBytes;
   p.smUs = clocks / (device.clockGHz * 1e3) + double(p.rounds * (s.split - 1)) * exchangeUs +
            stores / (device.hbmTBs * 1e6) + startUs;
-  double scales = double(w.n) * w.k / w.block * 4, inputs = double(w.rows) * w.k * 2;
-  double bytes = w.experts * (double(w.n) * w.k / 2 + scales + inputs) + stores;
+  double packed = w.experts * (double(w.n) * w.k / 2 + double(w.n) * w.k / w.block * 4);
+  double decoded = decodedBytes(s, w), inputs = double(w.experts) * double(w.rows) * w.k * 2;
+  double bytes = (decoded ? decoded : packed) + inputs + stores;
   p.hbmUs = bytes / (device.hbmTBs * 1e6) + startUs;
-  p.us = std::max(p.smUs, p.hbmUs);
+  if (decoded) p.decodeUs = (packed + decoded) / (device.hbmTBs * 1e6) + decodeStartUs;
+  p.us = std::max(p.smUs, p.hbmUs) + p.decodeUs;
   double flops = 2.0 * w.experts * w.rows * w.n * w.k;
   p.tflops = flops / p.us / 1e6, p.hbmTBs = bytes / p.us / 1e6;
   // With less than half of the CTAs at work in the last round on average, the shape is what limits.

@@ -58,12 +58,16 @@ struct Workload {
 };
 
 struct Prediction {
-  StepBudget step;               // at the width that takes most of the time
-  int64_t tiles = 0, rounds = 0; // tiles in all; of the busiest CTA
-  double smUs = 0, hbmUs = 0, us = 0;
-  double tflops = 0, hbmTBs = 0; // at `us`
-  std::string limiter;           // "hbm", or the step's, or "too few tiles"
+  StepBudget step;                    // at the width that takes most of the time
+  int64_t tiles = 0, rounds = 0;      // tiles in all; of the busiest CTA
+  double smUs = 0, hbmUs = 0, us = 0; // us: with decodeUs
+  double decodeUs = 0;                // decode=ahead: the kernel that decodes all weights before
+  double tflops = 0, hbmTBs = 0;      // at `us`
+  std::string limiter;                // "hbm", or the step's, or "too few tiles"
 };
+/// Bytes of the workspace that decode=ahead fills: 16-bit values in whole tiles and steps; 0 with another
+/// decode.
+double decodedBytes(const Schedule &schedule, const Workload &work);
 /// How an expert's tokens are cut, as expand-tiles does it: equal tiles of at most bn rounded up to 16 rows,
 /// the last one takes what is left; widths rounded up to the ladder.
 struct ExpertTiles {
@@ -72,7 +76,8 @@ struct ExpertTiles {
 std::vector<ExpertTiles> tilesOf(const Schedule &schedule, int64_t rows);
 /// Of the first tile.
 int64_t tileWidth(const Schedule &schedule, int64_t rows);
-/// The kernel alone, without what gathers before it or combines after it. `countsOf`: by width.
+/// The kernel alone, without what gathers before it or combines after it, but with what decodes before it
+/// (decode=ahead). `countsOf`: by width.
 Prediction predict(const Schedule &schedule, const Workload &work, const Device &device,
                    const std::function<StepCounts(int64_t)> &countsOf);
 Prediction predict(const Schedule &schedule, const Workload &work, const Device &device,

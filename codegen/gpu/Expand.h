@@ -57,6 +57,9 @@ struct Share {
 /// `done`: the steps that this CTA did in earlier tiles, or null (then `tiles` is null).
 Share shareOf(Emitter &e, const Plan &plan, Value done = {});
 
+/// The K loop of decode=ahead for a qtile.multiply of `width` tokens: its accumulators.
+SmallVector<Value> multiplyFragments(Emitter &e, const Plan &plan, int64_t width, Value done);
+
 /// Moves the ops of `from`'s only block to the insertion point, its arguments replaced by `values`.
 void inlineRegion(Emitter &e, mlir::Region &from, ValueRange values);
 

@@ -210,12 +210,19 @@ struct Epilogue {
     SmallVector<Token> tokens;
     SmallVector<Value> inside;
     Value last = e.sub(op.getRows(), e.c(1));
+    // Tokens from 2c on, and the row of token 2c. A loop that decodes nothing has registers to spare, and
+    // there ptxas keeps each token's own number 2c + 8j + i, which no tile changes, until others spill:
+    // constants are compared instead.
+    Value left = plan.ahead() ? e.sub(op.getRows(), e.shl(c, 1)) : Value();
+    Value row = left ? e.add(op.getRow0(), e.shl(c, 1)) : Value();
     for (int64_t token = first; token < end; ++token) {
       int64_t j = token / 2, i = token % 2;
       Value local = e.add(e.shl(c, 1), 8 * j + i);
-      inside.push_back(e.lt(local, op.getRows()));
-      tokens.push_back({e.add(op.getRow0(), e.min(local, last)), op.getAccumulators()[4 * j + i],
-                        op.getAccumulators()[4 * j + 2 + i], 8 * j + i});
+      inside.push_back(left ? e.lt(e.c(8 * j + i), left) : e.lt(local, op.getRows()));
+      Value absolute =
+          left ? e.add(row, e.min(e.c(8 * j + i), e.add(left, -1))) : e.add(op.getRow0(), e.min(local, last));
+      tokens.push_back(
+          {absolute, op.getAccumulators()[4 * j + i], op.getAccumulators()[4 * j + 2 + i], 8 * j + i});
     }
     for (qtile::WriteOp write : writes) {
       Value column = e.lt(columns[0], e.c(write.getColumns()));

@@ -6,6 +6,7 @@
 // step's last one, which is waited for only behind the next step's second: there is always a wgmma in flight.
 // Registers of a slice are written only after a fence that ties them (ptxas C7519), and the carried ones only
 // after a wait that proves their last reader done (C7513).
+#include "codegen/gpu/Consumer.h"
 #include "codegen/gpu/Expand.h"
 #include "codegen/gpu/Passes.h"
 
@@ -18,6 +19,7 @@ struct Loop {
   Emitter &e;
   const Plan &plan;
   int64_t width;
+  Consumer consumer;
   const Schedule &s = plan.schedule;
   const Facts &f = plan.facts;
   bool halved = f.pairing == Pairing::Halved;
@@ -26,14 +28,10 @@ struct Loop {
   Value thread, group, warp, g, c; // of the warpgroup: thread, index; of the warp: index, lane / 4, lane % 4
   Value codeAt, rowAt;             // in a stage: this thread's codes, bytes; the row that it has at MMA row g
   Value order, selector, lanePairs;
-  Value firstDescriptor; // low word, of stage 0
   SmallVector<Value> planes;
 
   Loop(Emitter &emitter, const Plan &program, int64_t n, Value allRows)
-      : e(emitter), plan(program), width(n), rows(allRows) {}
-
-  Value full(Value stage) { return e.at(e.smem(plan.barriers), e.wide(e.shl(stage, 4))); }
-  Value empty(Value stage) { return e.at(e.smem(plan.barriers + 8), e.wide(e.shl(stage, 4))); }
+      : e(emitter), plan(program), width(n), consumer(emitter, program, n), rows(allRows) {}
 
   void prepare() {
     Value tid = e.tid();
@@ -50,8 +48,6 @@ struct Loop {
       codeAt = e.add(e.shl(group, 11), e.shl(thread, 3));
       rowAt = e.add(e.shl(group, 6), e.add(e.shl(warp, 4), e.shl(g, 1)));
     }
-    Value smemBase = LLVM::PtrToIntOp::create(e.b, e.loc, e.i32(), e.smem(0));
-    firstDescriptor = e.ori(e.shr(e.andi(smemBase, 0x3ffff), 4), 1 << 16);
     lanePairs = e.shl(e.andi(tid, 31), 3);
     // A register of each thread, not an immediate, so that one LOP3 takes it and the mask: rows are below
     // 2^30.
@@ -133,46 +129,6 @@ struct Loop {
     return SmallVector<Value>(op->getResults());
   }
 
-  void multiply(SmallVectorImpl<Value> &acc, SmallVectorImpl<Value> &a, Value descriptor) {
-    SmallVector<Value> all(acc.begin(), acc.end());
-    all.append(a.begin(), a.end());
-    SmallVector<Type> types(ValueRange(all).getTypes());
-    all = e.prim("wgmma.fence.n" + std::to_string(acc.size()) + ".a4", all, types);
-    all.push_back(descriptor);
-    SmallVector<Type> accTypes(acc.size(), e.f32());
-    std::string name = f.act == DType::BF16 ? "wgmma.bf16.n" : "wgmma.f16.n";
-    auto next = e.prim(name + std::to_string(width), all, accTypes);
-    acc.assign(next.begin(), next.end());
-    e.prim("wgmma.commit", {});
-  }
-
-  void wait(SmallVectorImpl<Value> &acc, int pending) {
-    SmallVector<Type> types(acc.size(), e.f32());
-    auto next =
-        e.prim("wgmma.wait." + std::to_string(pending) + ".n" + std::to_string(acc.size()), acc, types);
-    acc.assign(next.begin(), next.end());
-  }
-
-  /// K-major B operand, 128-byte swizzle: start address, leading offset 16 bytes (unused), 1024 bytes between
-  /// groups of 8 rows (PTX ISA, matrix descriptor). Addresses are in units of 16 bytes and stay below 2^14,
-  /// so a stage and a slice of 32 bytes are added to the low word.
-  Value descriptor(Value stage, int slice) {
-    Value low = e.add(e.add(firstDescriptor, e.mul(stage, plan.xBytes / 16)), 2 * slice);
-    return e.ori(e.wide(low), int64_t((1ull << 62) | (64ull << 32)));
-  }
-
-  /// Each warp says that it is done with the stage, to every CTA whose copies may land in it; `condition` is
-  /// uniform in the warp.
-  void release(Value stage, Value condition = {}) {
-    e.intrinsic("llvm.nvvm.bar.warp.sync", {e.c(-1)});
-    Value first = e.eq(e.andi(e.tid(), 31), 0);
-    e.ifThen(condition ? e.both(condition, first) : first, [&] {
-      if (s.cluster == 1) return void(e.prim("mbarrier.arrive", {empty(stage)}));
-      for (int64_t rank = 0; rank < s.cluster; ++rank)
-        e.prim("mbarrier.arrive.cluster", {empty(stage), e.c(rank)});
-    });
-  }
-
   /// What the loop carries of a step: the words of its first half, and what decodes them.
   SmallVector<Value> readAhead(Value stage) {
     SmallVector<Value> out{loadWord(stage, 0), loadWord(stage, 1)};
@@ -184,7 +140,7 @@ struct Loop {
     prepare();
     Value steps = shareOf(e, plan).count; // at least one
     Slot slot = slotOf(e, done, s.stages);
-    e.prim("mbarrier.wait", {full(slot.stage), slot.parity});
+    consumer.open(slot);
     SmallVector<Value> init(width / 2, e.cf(0)), first = readAhead(slot.stage);
     init.append(decode(first[0], ValueRange(first).drop_front(2)));
     init.append(first);
@@ -199,21 +155,21 @@ struct Loop {
       Slot next = nextSlot(e, now, s.stages);
       Value more = e.lt(e.add(k, 1), steps);
       Slot ahead{e.select(more, next.stage, now.stage), e.select(more, next.parity, now.parity)};
-      multiply(acc, a, descriptor(now.stage, 0));
+      consumer.multiply(acc, a, now.stage, 0);
       a = decode(step[1], decoders);
-      multiply(acc, a, descriptor(now.stage, 1));
+      consumer.multiply(acc, a, now.stage, 1);
       Value word = loadWord(now.stage, 2);
       if (perStep == 2) decoders = loadRows(now.stage, 1);
-      wait(acc, 2); // the last slice of the step before is done
-      release(before, e.ge(k, e.c(1)));
+      consumer.wait(acc, 2); // the last slice of the step before is done
+      consumer.release(before, e.ge(k, e.c(1)));
       a = decode(word, decoders);
-      multiply(acc, a, descriptor(now.stage, 2));
+      consumer.multiply(acc, a, now.stage, 2);
       word = loadWord(now.stage, 3);
-      e.prim("mbarrier.wait", {full(ahead.stage), ahead.parity});
+      consumer.open(ahead);
       a = decode(word, decoders);
       SmallVector<Value> loaded = readAhead(ahead.stage);
-      multiply(acc, a, descriptor(now.stage, 3));
-      wait(acc, 1); // slice 0 is done: its registers may be written again
+      consumer.multiply(acc, a, now.stage, 3);
+      consumer.wait(acc, 1); // slice 0 is done: its registers may be written again
       acc.append(decode(loaded[0], ValueRange(loaded).drop_front(2)));
       acc.append(loaded);
       acc.append({next.stage, next.parity, now.stage});
@@ -221,8 +177,8 @@ struct Loop {
     });
     Value last = out.back();
     SmallVector<Value> acc(out.begin(), out.begin() + width / 2);
-    wait(acc, 0);
-    release(last);
+    consumer.wait(acc, 0);
+    consumer.release(last);
     return acc;
   }
 };
@@ -230,6 +186,10 @@ struct Loop {
 } // namespace
 
 static LogicalResult expandMultiply(qtile::MultiplyOp op, Emitter &e, const Plan &plan) {
+  if (plan.ahead()) {
+    op.replaceAllUsesWith(multiplyFragments(e, plan, op.getWidth(), op.getDone()));
+    return success();
+  }
   auto program = op->getParentOfType<qtile::ProgramOp>();
   Loop loop(e, plan, op.getWidth(), findParam(program, jit::GpuParam::Rows));
   op.replaceAllUsesWith(loop.run(op.getDone()));

@@ -4,6 +4,7 @@
 // loads its share and multicasts it), linear bulk copies of codes and scales. Where not (a fused gather, edge
 // blocks, scales in other orders or types), and for the tables of decode=exact, all 128 threads take part;
 // consumers see the same stage in every case.
+// Weights that were decoded before (decode=ahead) lie in the order of the stages: one bulk copy a step.
 #include "codegen/gpu/Expand.h"
 #include "codegen/gpu/Passes.h"
 
@@ -21,10 +22,10 @@ struct Producer {
   const Schedule &s = plan.schedule;
   const Facts &f = plan.facts;
   qtile::ProgramOp program = op->getParentOfType<qtile::ProgramOp>();
-  bool halved = f.pairing == Pairing::Halved, fused = s.gather == Gather::Fused;
+  bool halved = f.pairing == Pairing::Halved, fused = s.gather == Gather::Fused, ahead = plan.ahead();
   int64_t blocks = s.bm / 64, n64 = f.n / 64, k64 = f.k / 64;
-  Value tid = e.tid(), codesOf, scalesOf, zerosOf; // of this tile's expert
-  SmallVector<Value> tokens;                       // fused: line of X for this thread's rows, -1: none
+  Value tid = e.tid(), codesOf = {}, scalesOf = {}, zerosOf = {}; // of this tile's expert
+  SmallVector<Value> tokens = {}; // fused: line of X for this thread's rows, -1: none
 
   Value param(Kind kind, int operand, int index = 0) { return findParam(program, kind, operand, index); }
   Value barrier(Value stage, int64_t which) {
@@ -169,6 +170,18 @@ struct Producer {
       }
       e.store(bits, e.at(to, 1024 * (word / 2) + 4 * (word % 2)), 4);
     }
+  }
+
+  /// The whole stage's A fragments. With a cluster a tile may lie beyond the last one: it is not stored.
+  void copyFragments(Value stage, Value kb) {
+    int64_t tiles = f.weightTiles(s);
+    Value tile = s.cluster > 1 ? e.min(op.getWeightTile(), e.c(tiles - 1)) : op.getWeightTile();
+    Value index = e.wide(tile);
+    if (f.byExpert) index = e.add(index, e.mul(e.wide(op.getExpert()), tiles));
+    index = e.add(e.mul(index, f.steps()), e.wide(kb));
+    e.prim("cp.bulk", {stageOf(plan.codes, plan.codeBytes, stage),
+                       e.at(param(Kind::Decoded, -1), e.mul(index, plan.codeBytes)), e.c(plan.codeBytes),
+                       barrier(stage, 0)});
   }
 
   // Scales.
@@ -316,7 +329,11 @@ struct Producer {
 
   void elected(Value stage, Value column, Value kb) {
     Value bytes = fused ? e.c(0) : e.shl(op.getWidth(), 7);
-    SmallVector<Value> wholes;
+    if (ahead) {
+      e.prim("mbarrier.expect_tx", {barrier(stage, 0), e.add(bytes, plan.codeBytes)});
+      if (!fused) loadBoxes(stage, column);
+      return copyFragments(stage, kb);
+    }
     for (int64_t b = 0; b < blocks; ++b) {
       if (f.alignedCodes()) {
         bytes = e.add(bytes, 2048);
@@ -324,7 +341,7 @@ struct Producer {
         bytes = e.add(bytes, e.select(is, e.c(2048), e.c(0)));
       }
     }
-    if (plan.copiesScales()) bytes = e.add(bytes, plan.scaleBytes);
+    if (!plan.storesScales()) bytes = e.add(bytes, plan.scaleBytes);
     e.prim("mbarrier.expect_tx", {barrier(stage, 0), bytes});
     if (!fused) loadBoxes(stage, column);
     for (int64_t b = 0; b < blocks; ++b) {
@@ -333,11 +350,12 @@ struct Producer {
       else if (Value is = whole(b, kb))
         e.ifThen(is, [&] { copyBlock(b, stage, kb); });
     }
-    if (plan.copiesScales()) copyScales(stage, kb);
+    if (!plan.storesScales()) copyScales(stage, kb);
   }
 
   void together(Value stage, Value column, Value kb, ValueRange scales) {
     if (fused) gather(stage, column);
+    if (ahead) return;
     if (!f.alignedCodes())
       for (int64_t b = 0; b < blocks; ++b) {
         Value is = whole(b, kb);
@@ -347,18 +365,20 @@ struct Producer {
           e.ifThen(e.xori(is, arith::ConstantIntOp::create(e.b, e.loc, e.b.getI1Type(), 1)),
                    [&] { gatherBlock(b, stage, kb); });
       }
-    if (!plan.copiesScales()) storeScales(stage, scales);
+    if (plan.storesScales()) storeScales(stage, scales);
   }
 
   void run() {
     auto loop = [&] {
-      codesOf = arrayOf(Kind::Codes), scalesOf = arrayOf(Kind::Scales);
-      if (f.zero) zerosOf = arrayOf(Kind::Zeros);
+      if (!ahead) {
+        codesOf = arrayOf(Kind::Codes), scalesOf = arrayOf(Kind::Scales);
+        if (f.zero) zerosOf = arrayOf(Kind::Zeros);
+      }
       if (fused) findTokens();
       Slot slot = slotOf(e, op.getDone(), s.stages);
       Share share = shareOf(e, plan);
       SmallVector<Value> init{slot.stage, slot.parity};
-      if (!plan.copiesScales()) {
+      if (plan.storesScales()) {
         SmallVector<Value> first = loadGroup(share.first);
         init.append(first.size(), e.cf(0)), init.append(first);
       }
@@ -366,7 +386,7 @@ struct Producer {
         Slot now{carried[0], carried[1]};
         Value k = e.add(share.first, i);
         SmallVector<Value> groups, scales;
-        if (!plan.copiesScales()) {
+        if (plan.storesScales()) {
           groups = rotate(i, k, carried.drop_front(2));
           scales = scalesOfStep(i, ValueRange(groups).take_front(groups.size() / 2));
         }

@@ -72,7 +72,7 @@ Plan::Plan(qtile::ProgramOp program) : facts(Facts::of(program.getFacts())) {
 void Plan::place() {
   auto up = [](int64_t v, int64_t to) { return (v + to - 1) / to * to; };
   xBytes = schedule.bn * 128;
-  codeBytes = schedule.bm * 32;
+  codeBytes = schedule.weightBytes();
   scaleBytes = schedule.bm * facts.scalesPerStep() * schedule.scaleBytes(facts.zero);
   boxRows = schedule.bn <= 32 ? 8 : 32;
   codes = up(schedule.stages * xBytes, 1024);
@@ -97,7 +97,7 @@ std::vector<int64_t> Plan::widths() const {
 
 static constexpr StringRef paramKinds[] = {"map",   "pointer", "stride",  "codes",      "scales",
                                            "zeros", "offsets", "token",   "row_weight", "scalar",
-                                           "rows",  "experts", "partial", "low_rank"};
+                                           "rows",  "experts", "partial", "low_rank",   "decoded"};
 
 std::string paramText(const jit::GpuParam &p) {
   return fmt::format("{} {} {}", paramKinds[p.kind].str(), p.operand, p.index);

@@ -57,12 +57,16 @@ struct Plan {
   int64_t boxRows = 32;
   static constexpr int64_t maxExperts = 1024;
 
-  /// Scales come by bulk copies.
-  bool copiesScales() const { return facts.alignedScales() && schedule.decode != Decode::Exact; }
+  /// The weights were decoded before: stages hold A fragments and no scales.
+  bool ahead() const { return schedule.decode == Decode::Ahead; }
+  /// The producer's threads store scales or products; else, if there are scales, bulk copies bring them.
+  bool storesScales() const {
+    return !ahead() && (schedule.decode == Decode::Exact || !facts.alignedScales());
+  }
   /// The producer assembles rows, codes or scales that no bulk copy brings: it needs registers for that.
-  bool assembles() const { return schedule.gather == Gather::Fused || !facts.alignedScales(); }
+  bool assembles() const { return schedule.gather == Gather::Fused || !(ahead() || facts.alignedScales()); }
   /// The producer's 128 threads all take part (not one thread alone).
-  bool wideProducer() const { return schedule.gather == Gather::Fused || !copiesScales(); }
+  bool wideProducer() const { return schedule.gather == Gather::Fused || storesScales(); }
   int64_t fullArrivals() const { return 1 + (wideProducer() ? 128 : 0); }
   int64_t emptyArrivals() const { return schedule.consumers() * 4 * schedule.cluster; }
   /// Of the two barriers at `exchange` (split): the peers' sums are there; this CTA's were read.

@@ -17,6 +17,7 @@ std::unique_ptr<mlir::Pass> createExpandTablesPass();
 std::unique_ptr<mlir::Pass> createExpandArrangePass();
 std::unique_ptr<mlir::Pass> createExpandDecodePass();
 std::unique_ptr<mlir::Pass> createExpandDecodePairsPass();
+std::unique_ptr<mlir::Pass> createExpandFragmentsPass();
 std::unique_ptr<mlir::Pass> createExpandEpiloguePass();
 std::unique_ptr<mlir::Pass> createExpandTailPass();
 std::unique_ptr<mlir::Pass> createExpandSetupPass();

@@ -54,7 +54,7 @@ struct Reader {
       return no(fmt::format("packed operands must be in the gpu layout, found {}", name(w.layout)));
     if (f.act == DType::F32) f.act = DType::BF16; // the launcher rounds fp32 activations
     if (f.zero && schedule.decode == Decode::Fast)
-      return no("decode=fast has no zero points; use decode=exact or pairs");
+      return no("decode=fast has no zero points; use decode=exact, pairs or ahead");
     if (f.k % 32) return no(fmt::format("K = {} is no multiple of 32", f.k));
     if (f.n % 8) return no(fmt::format("N = {} is no multiple of 8", f.n));
     return {};
@@ -132,8 +132,14 @@ struct Reader {
       add(Kind::TensorMap, f.lhs);
     else
       add(Kind::Pointer, f.lhs), add(Kind::Stride, f.lhs, 0);
-    add(Kind::Codes, f.packed), add(Kind::Scales, f.packed);
-    if (f.zero) add(Kind::Zeros, f.packed);
+    if (schedule.decode == Decode::Ahead) {
+      add(Kind::Decoded);
+      out.decode.push_back(
+          {f.packed, f.byExpert, f.pairing == Pairing::Halved, f.n, f.k, schedule.bm, f.act});
+    } else {
+      add(Kind::Codes, f.packed), add(Kind::Scales, f.packed);
+      if (f.zero) add(Kind::Zeros, f.packed);
+    }
     add(Kind::Offsets), add(Kind::Experts), add(Kind::Rows);
     if (f.routed) add(Kind::RowToken), add(Kind::RowWeight);
     for (size_t i = 0; i < p.operands.size(); ++i) {

@@ -23,6 +23,7 @@ struct TileKernel {
   std::vector<TileWrite> writes;
   std::vector<jit::LowRankStep> lowRank;
   std::vector<jit::CombineStep> combine;
+  std::vector<jit::DecodeStep> decode;
 };
 
 /// User errors say what the GPU target does not take, and why.

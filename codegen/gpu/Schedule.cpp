@@ -1,7 +1,8 @@
 // The schedule record: printing, parsing, checking, and the shared memory that it asks for.
 #include "codegen/gpu/Schedule.h"
+#include <algorithm>
 #include <charconv>
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sstream>
 #include <utility>
 
@@ -27,16 +28,17 @@ bool parseInteger(std::string_view text, int64_t &value) {
   return code == std::errc() && end == text.data() + text.size();
 }
 
+constexpr std::string_view decodeNames[] = {"exact", "fast", "pairs", "ahead"};
+
 } // namespace
+
+std::string_view name(Decode decode) { return decodeNames[int(decode)]; }
 
 std::string Schedule::str() const {
   return fmt::format(
       "sm_90a bm={} bn={} stages={} cluster={} gather={} decode={} regs={}/{} ctas={} split={}", bm, bn,
-      stages, cluster, gather == Gather::Sorted ? "sorted" : "fused",
-      decode == Decode::Exact  ? "exact"
-      : decode == Decode::Fast ? "fast"
-                               : "pairs",
-      regs, producerRegs, ctas, split);
+      stages, cluster, gather == Gather::Sorted ? "sorted" : "fused", name(decode), regs, producerRegs, ctas,
+      split);
 }
 
 Expected<Schedule> Schedule::parse(std::string_view text, const Schedule &base) {
@@ -63,9 +65,10 @@ Expected<Schedule> Schedule::read(std::string_view text, const Schedule &base) {
         return fail(fmt::format("gather '{}' is not one of sorted, fused", value));
       s.gather = value == "sorted" ? Gather::Sorted : Gather::Fused;
     } else if (key == "decode") {
-      if (value != "exact" && value != "fast" && value != "pairs")
-        return fail(fmt::format("decode '{}' is not one of exact, fast, pairs", value));
-      s.decode = value == "exact" ? Decode::Exact : value == "fast" ? Decode::Fast : Decode::Pairs;
+      auto found = std::ranges::find(decodeNames, value);
+      if (found == std::end(decodeNames))
+        return fail(fmt::format("decode '{}' is not one of {}", value, fmt::join(decodeNames, ", ")));
+      s.decode = Decode(found - std::begin(decodeNames));
     } else if (key == "regs") {
       size_t slash = value.find('/');
       if (slash == std::string::npos || !parseInteger(value.substr(0, slash), s.regs) ||
@@ -143,13 +146,17 @@ void Schedule::fitRegisters(bool assembles) {
 int64_t Schedule::launchRegs() const { return std::min(regs, registerFile / ctas / threads() / 8 * 8); }
 
 int64_t Schedule::smemBytes(int64_t experts, int64_t scalesPerStep, bool zero) const {
-  // Of a stage: activations in 16 bits (128-byte swizzle), codes, scales or products.
-  int64_t stage = bn * 64 * 2 + bm * 32 + bm * scalesPerStep * scaleBytes(zero);
+  // Of a stage: activations in 16 bits (128-byte swizzle), weights, scales or products.
+  int64_t stage = bn * 64 * 2 + weightBytes() + bm * scalesPerStep * scaleBytes(zero);
   int64_t barriers = alignUp(stages * stage, 128);
   // Two mbarriers a stage, the tile table, and words for the sums of 32 warps' scan.
   int64_t pairs = decode == Decode::Pairs ? pairTableBytes : 0, exchange = split > 1 ? exchangeBytes : 0;
   return alignUp(barriers + stages * 16 + exchange + (experts + 1) * 4 + 33 * 4, 128) + pairs +
          partialBytes();
+}
+
+void Schedule::fitStages() {
+  while (stages > 2 && smemBytes(experts, 1) > smemLimit()) --stages;
 }
 
 int64_t Schedule::smemLimit() const { return std::min(smemPerCta, smemPerSm / ctas - smemReserved); }

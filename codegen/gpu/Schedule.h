@@ -19,7 +19,10 @@ enum class Decode : uint8_t {
   Fast,  // bf16 table entry times bf16 scale: may differ in the last bit
   Pairs, // exact too: a byte of codes indexes a table of fp32 pairs in shared memory; fewer ALU operations,
          // more shared-memory reads, 64 KB
+  Ahead, // exact too: a kernel before this one decodes all weights of the experts that have rows into memory,
+         // as A fragments; stages hold those, 4 times as large, and the multiply loop decodes nothing
 };
+std::string_view name(Decode decode);
 
 struct Schedule {
   int64_t bm = 128;    // weight rows of a CTA tile: 64 per consumer warpgroup
@@ -57,12 +60,18 @@ struct Schedule {
   /// Where a CTA leaves its partial sums of a tile for the first CTA of its cluster.
   int64_t partialBytes() const { return split > 1 ? bm * bn * 4 : 0; }
   static constexpr int64_t pairTableBytes = 256 * 32 * 8; // 256 pairs, a copy for each lane
+  /// Of a stage: what the weights of 64 columns take, codes or (decode=ahead) 16-bit values, without scales.
+  int64_t weightBytes() const { return bm * (decode == Decode::Ahead ? 128 : 32); }
   /// Dynamic shared memory of a CTA for `experts` experts' tile table, in bytes (Plan of Facts.h places it).
   /// `scalesPerStep`: scales of a weight row in a step of 64 columns; `zero`: each with a zero point.
   int64_t smemBytes(int64_t experts, int64_t scalesPerStep, bool zero = false) const;
+  /// As many stages as fit, at most as many as there are.
+  void fitStages();
   /// Bytes of a stage for each weight row and scale: the scale and zero point as fp32, or (decode=exact) the
-  /// 16 products in 16 bits.
-  int64_t scaleBytes(bool zero) const { return decode == Decode::Exact ? 32 : zero ? 8 : 4; }
+  /// 16 products in 16 bits; none for weights that were decoded before.
+  int64_t scaleBytes(bool zero) const {
+    return decode == Decode::Ahead ? 0 : decode == Decode::Exact ? 32 : zero ? 8 : 4;
+  }
   /// The most that a CTA may use so that `ctas` are resident.
   int64_t smemLimit() const;
   /// A user error with the sizes when smemBytes exceeds smemLimit.

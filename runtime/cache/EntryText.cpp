@@ -125,7 +125,8 @@ std::optional<Decoded> decodeEntryText(std::string_view bytes, std::string *why)
     if (why) *why = reason;
     return std::nullopt;
   };
-  // The parser takes a zero byte for the end of its input, and a block that a crash left as zeros for nothing.
+  // The parser takes a zero byte for the end of its input, and a block that a crash left as zeros for
+  // nothing.
   if (tooDeep(bytes) || bytes.find('\0') != bytes.npos) return bad("not an entry of Quern's cache");
   Json json = Json::parse(bytes, nullptr, false);
   if (!json.is_object() || !json.contains("digest")) return bad("not an entry of Quern's cache");

@@ -62,6 +62,48 @@ Status lowRank(Backend &backend, Stream stream, const TensorView &lhs, const Ten
               rhs.strides[byExpert + 1], source.offsets, int(source.experts), int(columns), reduced, out);
 }
 
+Expected<PackedTables> packedTables(Backend &backend, Stream stream, const PackedView &view,
+                                    const std::string &kernel) {
+  auto codes = pointerTable(backend, stream, view.codes, kernel);
+  if (!codes) return codes.takeError();
+  auto scales = pointerTable(backend, stream, view.scales, kernel);
+  if (!scales) return scales.takeError();
+  auto values = deviceConstant(backend, stream, std::as_bytes(std::span(view.codec->table)), kernel);
+  if (!values) return values.takeError();
+  PackedTables tables{*codes, *scales, nullptr, *values};
+  if (!view.codec->hasZero) return tables;
+  auto zeros = pointerTable(backend, stream, view.zeros, kernel);
+  if (!zeros) return zeros.takeError();
+  tables.zeros = *zeros;
+  return tables;
+}
+
+Status decodeAhead(Backend &backend, Stream stream, const PackedView &view, const PackedTables &tables,
+                   const jit::DecodeStep &step, const RowSource &source, void *out, bool afterOurs) {
+  if (view.layout != Layout::Gpu) return Error::internal("weights to be decoded are not in the gpu layout");
+  const WeightShape &s = view.shape;
+  const syntax::Codec &codec = *view.codec;
+  int64_t experts = step.byExpert ? source.experts : 1;
+  LaunchCall call{backend, stream, afterOurs};
+  call.reads("offsets", source.offsets, (source.experts + 1) * 4);
+  call.reads("values", tables.values, 64);
+  call.reads("codes (table)", tables.codes, experts * 8);
+  call.reads("scales (table)", tables.scales, experts * 8);
+  call.reads("zeros (table)", tables.zeros, experts * 8);
+  if (backend.checksRanges())
+    for (int64_t e = 0; e < experts; ++e) {
+      call.reads("codes", view.codes[e], s.codeBytes());
+      call.reads("scales", view.scales[e], s.scaleCount() * scaleBytesOf(codec));
+      if (codec.hasZero) call.reads("zeros", view.zeros[e], s.scaleCount());
+    }
+  call.writes("decoded", out, experts * step.bytesPerExpert());
+  return call("decode_ahead", call.gridFor(experts * step.bytesPerExpert() / 8192), 128, tables.codes,
+              tables.scales, tables.zeros, tables.values, source.offsets, int(source.experts),
+              int(step.byExpert), int(s.n), int(s.k), int(std::countr_zero(uint64_t(s.block))),
+              int(codec.scale), int(codec.highFirst), int(view.dtype), int(step.tileRows), int(step.halved),
+              out, int(step.dtype));
+}
+
 Status combineRows(Backend &backend, Stream stream, const float *partial, const int32_t *inverse,
                    int64_t rows, int64_t topK, const TensorView &out, bool afterOurs) {
   int64_t tokens = out.shape[0], columns = out.shape[1], stride = tokens > 1 ? out.strides[0] : columns;

@@ -41,6 +41,18 @@ struct RowSource {
   int64_t rows = 0, experts = 1;     // allocated rows
 };
 
+/// An operand's tables of device addresses: each expert's arrays (zeros null: none), and the codec's values.
+struct PackedTables {
+  const void *codes = nullptr, *scales = nullptr, *zeros = nullptr, *values = nullptr;
+};
+/// The tables of `view`, uploaded where they are new (deviceConstant), for `kernel`.
+Expected<PackedTables> packedTables(Backend &backend, Stream stream, const PackedView &view,
+                                    const std::string &kernel);
+/// Decoded weights of the experts that have rows, in the order that `step` says; `view`: layout gpu. out:
+/// 16-byte aligned. `afterOurs`: the work before this on the stream is a kernel of the same call.
+Status decodeAhead(Backend &backend, Stream stream, const PackedView &view, const PackedTables &tables,
+                   const jit::DecodeStep &step, const RowSource &source, void *out, bool afterOurs);
+
 /// out [rows, outStride] bf16 or f16 from x [*, columns]; outStride a multiple of 8, out 16-byte aligned.
 Status gatherRows(Backend &backend, Stream stream, const TensorView &x, const RowSource &source, void *out,
                   DType outType, int64_t outStride);

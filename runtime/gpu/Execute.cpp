@@ -1,5 +1,5 @@
-// See Execute.h. A call is: activations into the form that the kernel reads, low-rank factors, the kernel,
-// then combines and the rows that no pair owns.
+// See Execute.h. A call is: activations into the form that the kernel reads, low-rank factors, decoded
+// weights, the kernel, then combines and the rows that no pair owns.
 #include "runtime/gpu/Execute.h"
 #include "runtime/gpu/DeviceCode.h"
 #include "runtime/gpu/Memory.h"
@@ -46,7 +46,7 @@ struct Call {
   TensorView given = {};
   RowSource source = {};
   std::vector<DeviceMemory> lowRanks = {}, partials = {};
-  DeviceMemory gathered = {};
+  DeviceMemory gathered = {}, decoded = {};
   // The kernel's predecessor on the stream is one of this call's, which lets it start early and which it
   // waits for (kernels/device.cuh); before the first of a call lies work that knows nothing of this.
   bool afterOurs = false;
@@ -131,13 +131,15 @@ struct Call {
       if (Status ok = prepareActivations(); !ok) return ok;
       for (const jit::LowRankStep &step : image.lowRank)
         if (Status ok = workspace(lowRanks.emplace_back(), rows.rows * step.columns * 4); !ok) return ok;
+      if (plan.decodedBytes)
+        if (Status ok = workspace(decoded, plan.decodedBytes); !ok) return ok;
     }
     for (const jit::CombineStep &step : image.combine)
       if (Status ok = workspace(partials.emplace_back(), rows.rows * step.columns * 4); !ok) return ok;
     return {};
   }
 
-  /// Gathered activations and first low-rank factors.
+  /// Gathered activations, first low-rank factors, decoded weights.
   Status launchBefore() {
     if (gathered.data()) {
       if (Status ok =
@@ -153,6 +155,15 @@ struct Call {
       RowSource from = rows;
       if (!step.byToken) from.rowToken = nullptr;
       if (Status ok = lowRank(backend, stream, *lhs, *rhs, from, static_cast<float *>(lowRanks[i].data()));
+          !ok)
+        return ok;
+      afterOurs = true;
+    }
+    for (const jit::DecodeStep &step : image.decode) {
+      const auto *w = std::get_if<PackedView>(&args[step.packed]);
+      if (!w) return Error::internal("decoded weights of what is not packed", kernel.name);
+      if (Status ok =
+              decodeAhead(backend, stream, *w, plan.decodeTables, step, rows, decoded.data(), afterOurs);
           !ok)
         return ok;
       afterOurs = true;
@@ -238,6 +249,11 @@ struct Call {
       break;
     case GpuParam::Rows: return param(int32_t(rows.rows)), Status();
     case GpuParam::Experts: return param(int32_t(rows.experts)), Status();
+    case GpuParam::Decoded:
+      if (!decoded.data()) break;
+      param(decoded.data());
+      touches("decoded", decoded.data(), decoded.bytes(), false);
+      return {};
     case GpuParam::Partial:
     case GpuParam::LowRank: {
       bool partial = p.kind == GpuParam::Partial;
@@ -322,9 +338,25 @@ Expected<Plan> makePlan(Backend &backend, Stream stream, const GpuImage &image, 
     if (!table) return table.takeError();
     plan.tables.push_back(*table);
   }
+  for (const jit::DecodeStep &step : image.decode) {
+    const auto *w = step.packed < int(args.size()) ? std::get_if<PackedView>(&args[step.packed]) : nullptr;
+    if (!w || w->shape.n != step.rows || w->shape.k != step.columns)
+      return Error::internal("the image decodes weights of another shape", kernel.name);
+    auto tables = packedTables(backend, stream, *w, kernel.name);
+    if (!tables) return tables.takeError();
+    plan.decodeTables = *tables;
+    plan.decodedBytes = step.bytesPerExpert() * (step.byExpert ? plan.experts : 1);
+  }
   plan.config = {gridOf(backend, image, plan.rows, plan.experts), unsigned(image.threads),
                  unsigned(image.cluster), uint64_t(image.smemBytes), false};
   return plan;
+}
+
+Status hasRoom(const Plan &plan, Stream stream) {
+  if (!plan.decodedBytes || !plan.backend->mayLoad(plan.kernel->name, stream)) return {};
+  auto memory = DeviceMemory::allocate(*plan.backend, plan.decodedBytes, stream);
+  if (!memory) return memory.takeError();
+  return {};
 }
 
 Status execute(const Plan &plan, Stream stream, const std::vector<Arg> &args,

@@ -55,6 +55,9 @@ struct Compilation {
       auto schedule = gpu::Schedule::read(request.schedule, gpu::defaultSchedule(*problem, rows));
       if (!schedule) return schedule.takeError();
       if (request.schedule.find("regs=") == std::string::npos) gpu::fitRegisters(*schedule, *problem);
+      // The default's stages hold codes: decoded weights take four times their room.
+      if (schedule->decode == gpu::Decode::Ahead && request.schedule.find("stages=") == std::string::npos)
+        schedule->fitStages();
       if (Status ok = schedule->validate(); !ok) return ok;
       if (Status ok = cpu::assignSchedule(kernel, request, schedule->str()); !ok) return ok;
     }
@@ -209,7 +212,7 @@ Expected<GpuImage> compileGpu(const Request &request) {
       (plan.facts.weightTiles(schedule) + schedule.cluster - 1) / schedule.cluster * schedule.cluster;
   image.x = {plan.facts.lhs, plan.facts.byToken, schedule.gather == gpu::Gather::Sorted,
              plan.facts.act, plan.facts.k,       plan.boxRows};
-  image.lowRank = kernel->lowRank, image.combine = kernel->combine;
+  image.lowRank = kernel->lowRank, image.combine = kernel->combine, image.decode = kernel->decode;
   if (Status ok = c.session.run(*c.module, buildTilePipeline); !ok) return ok.takeError();
   if (Status ok = c.session.run(*c.module, buildGpuInstrPipeline); !ok) return ok.takeError();
   if (Status ok = c.toLLVM(); !ok) return ok.takeError();

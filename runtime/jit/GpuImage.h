@@ -25,6 +25,7 @@ struct GpuParam {
     Experts,   // int32: E (dense: 1)
     Partial,   // device address of the combine's workspace: f32 [R][columns of write `index`]
     LowRank,   // device address of the workspace of low-rank contraction `index`: f32 [R][P]
+    Decoded,   // device address of the workspace that decode step `index` fills
   } kind = Pointer;
   int operand = -1, index = 0;
 };
@@ -35,6 +36,21 @@ struct LowRankStep {
   int lhs = -1, rhs = -1; // operands
   bool byToken = false, byExpert = false;
   int64_t columns = 0, reduced = 0; // P and K
+};
+
+/// A workspace to be filled before the kernel with the decoded weights of operand `packed`, as the A
+/// fragments of wgmma m64nNk16 (kernels/decode_ahead.cu): [experts (one when not byExpert)][ceil(N /
+/// tileRows)][ceil(K / 64)][tileRows / 64][slice of 16 columns][thread of a warpgroup][16 bytes].
+struct DecodeStep {
+  int packed = -1;                 // operand
+  bool byExpert = false;           // the operand has an expert dimension
+  bool halved = false;             // MMA rows g and g + 8 are rows j and j + N/2, else 2g and 2g + 1 of 16
+  int64_t rows = 0, columns = 0;   // N and K of one expert
+  int64_t tileRows = 0;            // of a weight tile: the schedule's bm
+  DType dtype = DType::BF16;       // of the values: bf16 or f16
+  int64_t bytesPerExpert() const { // whole tiles and whole steps of 64 columns
+    return (rows + tileRows - 1) / tileRows * tileRows * ((columns + 63) / 64) * 128;
+  }
 };
 
 /// One output to be formed after the kernel: out[t, n] = sum over the rows r of token t, ascending, of
@@ -67,6 +83,7 @@ struct GpuImage {
   } x;
   std::vector<LowRankStep> lowRank;
   std::vector<CombineStep> combine;
+  std::vector<DecodeStep> decode; // one at most
   /// Simulator only: runs one thread of the kernel; `params[i]` points at parameter i.
   void (*simEntry)(void **params) = nullptr;
 };

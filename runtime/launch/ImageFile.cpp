@@ -15,9 +15,9 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::string_view paramKinds[] = {"tensor map", "pointer", "stride",    "codes",      "scales",
                                            "zeros",      "offsets", "row token", "row weight", "scalar",
-                                           "rows",       "experts", "partial",   "low rank"};
+                                           "rows",       "experts", "partial",   "low rank",   "decoded"};
 constexpr int kindCount = std::size(paramKinds);
-static_assert(kindCount == int(jit::GpuParam::LowRank) + 1);
+static_assert(kindCount == int(jit::GpuParam::Decoded) + 1);
 
 /// Calls f(name, field) for each field that is kept. `Record` may be const.
 template <class Record, class F> void cpuFields(Record &r, F f) {
@@ -30,7 +30,7 @@ template <class Record, class F> void gpuFields(Record &r, F f) {
   f("entry", r.entry), f("arch", r.arch), f("schedule", r.schedule), f("params", r.params);
   f("threads", r.threads), f("cluster", r.cluster), f("ctasPerSm", r.ctasPerSm);
   f("registers", r.registers), f("smemBytes", r.smemBytes), f("tiles", r.tiles), f("x", r.x);
-  f("lowRank", r.lowRank), f("combine", r.combine);
+  f("lowRank", r.lowRank), f("combine", r.combine), f("decode", r.decode);
 }
 template <class F> void fieldsOf(auto &r, F f) {
   using Record = std::remove_cvref_t<decltype(r)>;
@@ -45,6 +45,9 @@ template <class F> void fieldsOf(auto &r, F f) {
     f("columns", r.columns), f("reduced", r.reduced);
   } else if constexpr (std::is_same_v<Record, jit::CombineStep>) {
     f("output", r.output), f("columns", r.columns);
+  } else if constexpr (std::is_same_v<Record, jit::DecodeStep>) {
+    f("packed", r.packed), f("byExpert", r.byExpert), f("halved", r.halved), f("rows", r.rows);
+    f("columns", r.columns), f("tileRows", r.tileRows), f("dtype", r.dtype);
   } else {
     static_assert(std::is_same_v<Record, jit::GpuImage::Activations>);
     f("operand", r.operand), f("byToken", r.byToken), f("sorted", r.sorted), f("dtype", r.dtype);
@@ -139,6 +142,10 @@ bool inRange(const jit::GpuImage &image) {
   for (auto &step : image.lowRank)
     good = good && step.lhs >= 0 && step.rhs >= 0 && step.columns > 0 && step.reduced > 0;
   for (auto &step : image.combine) good = good && step.output >= 0 && step.columns > 0;
+  good = good && image.decode.size() <= 1;
+  for (auto &step : image.decode) // at most what a workspace's size can be computed from
+    good = good && step.packed >= 0 && step.rows > 0 && step.rows <= INT32_MAX && step.columns > 0 &&
+           step.columns <= INT32_MAX && step.tileRows > 0 && step.tileRows % 64 == 0 && step.tileRows <= 1024;
   return good;
 }
 

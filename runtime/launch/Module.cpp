@@ -93,10 +93,14 @@ struct Module::Impl {
     });
   }
 
-  Expected<DeviceImage> image(gpu::Backend &backend, gpu::Stream stream, const jit::Request &request) {
-    std::string key = fmt::format("{} {}", fmt::ptr(&backend), requestKey(request));
+  /// `tuned` false: the default, whatever was tuned.
+  Expected<DeviceImage> image(gpu::Backend &backend, gpu::Stream stream, const jit::Request &request,
+                              bool tuned = true) {
+    std::string key =
+        fmt::format("{} {}{}", fmt::ptr(&backend), tuned ? "" : "default ", requestKey(request));
     return deviceImages.get(key, [&]() -> Expected<DeviceImage> {
       if (Status ok = backend.mayLoad(request.kernel, stream); !ok) return ok.takeError();
+      if (!tuned) return loaded(backend, request);
       return withTuned(request, tune::identityOf(backend),
                        [&](const jit::Request &r) { return loaded(backend, r); });
     });
@@ -218,6 +222,18 @@ Expected<std::shared_ptr<const PreparedCall>> Module::prepare(gpu::Backend &back
   if (!found) return found.takeError();
   auto plan = gpu::makePlan(backend, stream, *found->image, found->loaded, kernel, call.binding, args);
   if (!plan) return plan.takeError();
+  if (Status room = request.schedule.empty() ? gpu::hasRoom(*plan, stream) : Status(); !room) {
+    // Where it was tuned there was memory for the decoded weights; here a model may hold it.
+    cache::notice(
+        "tuned schedule",
+        fmt::format("kernel '{}': the tuned schedule '{}' wants {} MB for decoded weights, the default "
+                    "is used: {}",
+                    kernel.name, found->image->schedule, plan->decodedBytes >> 20, room.error().message));
+    found = impl->image(backend, stream, request, false);
+    if (!found) return found.takeError();
+    plan = gpu::makePlan(backend, stream, *found->image, found->loaded, kernel, call.binding, args);
+    if (!plan) return plan.takeError();
+  }
   call.plan = std::make_shared<const gpu::Plan>(std::move(*plan));
   return impl->deviceCalls.keep(signature, std::move(call));
 }

@@ -23,6 +23,8 @@ class GpuMachine final : public Machine {
   std::shared_ptr<Module> module; // of the problem's program, printed
   const syntax::Kernel &kernel;
   std::map<std::string, std::string> lines; // as asked for -> the whole line
+  std::map<std::string, uint64_t> decoded;  // as asked for -> bytes of decoded weights
+  int64_t experts = 1;
   gpu::DeviceCopies arguments;
 
   /// A case on the device.
@@ -48,10 +50,16 @@ public:
       : backend(backend), timer(std::move(timer)), request(std::move(request)), module(std::move(module)),
         kernel(kernel), arguments(backend, kernel) {}
 
+  uint64_t decodedBytes(const std::string &schedule) override {
+    auto found = decoded.find(schedule);
+    return found == decoded.end() ? 0 : found->second;
+  }
   DeviceIdentity identity() override { return identityOf(backend); }
   uint64_t freeBytes() override { return timer->freeBytes(); }
 
   Status place(Data &data) override {
+    if (kernel.routing >= 0)
+      experts = std::get<RoutingView>(data.of(Skew::Uniform).args[size_t(kernel.routing)]).experts;
     // Both timed cases have the same arguments but for the routing.
     for (Case &c : data.cases) {
       Placed &on = placed.emplace_back(Placed{&c, {}, gpu::DeviceCopies(backend, kernel)});
@@ -77,6 +85,8 @@ public:
     if (!image) return image.takeError();
     const jit::GpuImage &made = **image;
     lines[schedule] = made.schedule;
+    for (const jit::DecodeStep &step : made.decode)
+      decoded[schedule] = uint64_t(step.bytesPerExpert() * (step.byExpert ? experts : 1));
     Compiled compiled{made.schedule, "", ""};
     const std::string &code = made.cubin.empty() ? made.ptx : made.cubin;
     if (!code.empty()) compiled.digest = cache::hex(cache::digest(code)).substr(0, 16);

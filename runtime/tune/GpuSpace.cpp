@@ -16,11 +16,16 @@ bool aligned(const Shape &s) {
          s.scaleBytes == 4 && !s.zero;
 }
 
+/// As gpu::Plan::assembles has it.
+bool assembles(const Schedule &s, const Shape &shape) {
+  return s.gather == gpu::Gather::Fused || (s.decode != gpu::Decode::Ahead && !aligned(shape));
+}
+
 /// Without the register budget, which follows from the other fields (gpu::fitRegisters).
 std::string line(const Schedule &s) {
   return fmt::format("sm_90a bm={} bn={} stages={} cluster={} gather={} decode={} ctas={}", s.bm, s.bn,
                      s.stages, s.cluster, s.gather == gpu::Gather::Sorted ? "sorted" : "fused",
-                     s.decode == gpu::Decode::Exact ? "exact" : "pairs", s.ctas);
+                     gpu::name(s.decode), s.ctas);
 }
 
 Status check(const Schedule &s, const Shape &shape) {
@@ -53,7 +58,7 @@ std::vector<Candidate> gpuSpace(const Shape &shape, const DeviceIdentity &identi
   work.block = shape.block, work.outputBytes = shape.outputBytes;
   std::vector<Candidate> space;
   auto add = [&](Schedule s) {
-    s.fitRegisters(s.gather == gpu::Gather::Fused || !aligned(shape));
+    s.fitRegisters(assembles(s, shape));
     Candidate c;
     c.schedule = line(s);
     if (Status ok = check(s, shape); !ok) {
@@ -65,12 +70,15 @@ std::vector<Candidate> gpuSpace(const Shape &shape, const DeviceIdentity &identi
     if (shape.byToken && s.gather == gpu::Gather::Sorted) c.predictedUs += gatherUs(shape, device);
     c.reason = fmt::format("{:.1f} us expected: {} tiles in {} round{}, {:.0f} clocks a step, bound by {}",
                            p.us, p.tiles, p.rounds, p.rounds == 1 ? "" : "s", p.step.clocks(), p.limiter);
+    if (p.decodeUs > 0)
+      c.reason += fmt::format("; {:.1f} us of it to decode all weights before, into {:.0f} MB", p.decodeUs,
+                              gpu::decodedBytes(s, work) * 1e-6);
     return space.push_back(std::move(c)), true;
   };
   for (int64_t bm : {64, 128, 192})
     for (int64_t bn : {8, 16, 32, 64, 96, 128, 160, 192, 224, 256})
       for (int64_t ctas : {1, 2})
-        for (auto decode : {gpu::Decode::Exact, gpu::Decode::Pairs})
+        for (auto decode : {gpu::Decode::Exact, gpu::Decode::Pairs, gpu::Decode::Ahead})
           for (auto gather : {gpu::Gather::Sorted, gpu::Gather::Fused})
             for (int64_t cluster : {1, 2, 4}) {
               Schedule s;
@@ -79,7 +87,7 @@ std::vector<Candidate> gpuSpace(const Shape &shape, const DeviceIdentity &identi
               // shallowest says why.
               for (s.stages = 8; s.stages > 3; --s.stages) {
                 Schedule fitted = s;
-                fitted.fitRegisters(gather == gpu::Gather::Fused || !aligned(shape));
+                fitted.fitRegisters(assembles(fitted, shape));
                 if (check(fitted, shape)) break;
               }
               if (add(s) && s.stages >= 5) s.stages -= 2, add(s);

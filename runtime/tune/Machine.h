@@ -16,6 +16,8 @@ public:
   virtual DeviceIdentity identity() = 0;
   /// Bytes that the device has left; 0: unknown.
   virtual uint64_t freeBytes() = 0;
+  /// Memory that a call takes for decoded weights by a schedule that was compiled.
+  virtual uint64_t decodedBytes(const std::string &schedule) { return 0; }
   /// Takes the data, which outlive the machine.
   virtual Status place(Data &data) = 0;
   /// A line, or empty for the default.

@@ -61,6 +61,7 @@ struct Worker {
   std::optional<Problem> problem;
   std::unique_ptr<Machine> machine;
   std::optional<Data> data;
+  uint64_t limit = 0;               // of generated data and decoded weights, in bytes; 0: none
   std::map<std::string, bool> warm; // schedules that ran in this process
 
   void say(const Json &json) const {
@@ -117,7 +118,7 @@ struct Worker {
     if (Status ok = makeMachine(); !ok) return refused(ok.error());
     if (command.at("selfCheck"))
       if (Status ok = selfCheck(); !ok) return refused(ok.error());
-    uint64_t limit = command.at("workspaceBytes");
+    limit = command.at("workspaceBytes");
     if (!limit) limit = machine->freeBytes() / 4;
     auto made = Data::make(*problem, command.at("seed"), limit);
     if (!made) return refused(made.error());
@@ -149,6 +150,15 @@ struct Worker {
     say({{"phase", "compile"}});
     Json json = compile(schedule);
     if (json.contains("failure") || json.contains("error")) return json;
+    if (uint64_t needed = machine->decodedBytes(schedule); limit && data->bytes + needed > limit)
+      return failed(failureOf(
+          FailureKind::Memory,
+          Error::user(
+              fmt::format("decoded weights take {} MB beside the call's data of about {} MB, tuning may "
+                          "hold {} MB; set QUERN_TUNE_WORKSPACE",
+                          needed >> 20, data->bytes >> 20, limit >> 20),
+              "tune"),
+          schedule));
     say({{"phase", "run"}});
     std::vector<std::string> bits;
     for (Case &c : data->cases) {
@@ -227,7 +237,7 @@ int tuneWorker(int in, int out, const WorkerHooks &hooks) {
   if (answers < 0) return 1;
   if (out == STDOUT_FILENO) dup2(STDERR_FILENO, STDOUT_FILENO);
   watch(in);
-  Worker worker{hooks, answers, {}, {}, {}, {}};
+  Worker worker{hooks, answers, {}, {}, {}, 0, {}};
   Lines lines(in);
   while (auto text = lines.next()) {
     Json reply;

@@ -253,6 +253,30 @@ const std::vector<Fault> &computeFaults() {
        },
        {wrongTiles}},
 
+      // Weights that were decoded before.
+      {"fragments-of-the-next-slice",
+       "a slice of K multiplies with the weights of its neighbour",
+       &ahead,
+       "expand-multiply",
+       [](Editor &e) {
+         for (auto op : e.all<qtile::FragmentsOp>()) op.setSlice(op.getSlice() ^ 1), e.count();
+       },
+       {wrongTiles}},
+      {"fragments-of-the-other-warpgroup",
+       "a warpgroup reads the fragments of its neighbour",
+       &ahead,
+       "expand-multiply",
+       [](Editor &e) {
+         for (auto op : e.all<qtile::FragmentsOp>()) e.set(op, 0, e.before(op).xori(op.getAt(), 8192));
+       },
+       {wrongTiles}},
+      {"decoded-weights-of-another-expert",
+       "a tile multiplies with its neighbour's decoded weights, which may not be there",
+       &ahead,
+       "expand-tiles",
+       [](Editor &e) { neighbour<qtile::ProduceOp>(e, 0); },
+       {wrongTiles, wrongNumbers}},
+
       // Tiles.
       {"tile-table-rounds-down",
        "an expert's last, partial tile is not counted",

@@ -24,7 +24,7 @@ struct Fault {
 
 /// Kernels and schedules. Rows per expert: an expert with none, a tile and a bit, and rows beyond the live
 /// ones.
-extern const Subject sorted, paired, fused, fast, pairs, halved, combined, square, edge, split;
+extern const Subject sorted, paired, fused, fast, pairs, halved, combined, square, edge, split, ahead;
 
 const std::vector<Fault> &syncFaults();    // barriers, phases, releases, fences, clusters
 const std::vector<Fault> &clusterFaults(); // multicast, and sums that CTAs hand each other

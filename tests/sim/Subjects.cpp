@@ -57,4 +57,9 @@ const Subject split = {
     "gate_up", "bm=128 bn=32 stages=3 cluster=1 gather=sorted decode=exact regs=232/40 ctas=1 split=2",
     routed,    rows};
 
+const Subject ahead = {
+    "ahead",   "gpt_oss.qn",
+    "gate_up", "bm=128 bn=64 stages=3 cluster=1 gather=sorted decode=ahead regs=232/40 ctas=1 split=1",
+    routed,    rows};
+
 } // namespace quern::simtest

@@ -67,6 +67,23 @@ const std::vector<Fault> &syncFaults() {
            if (inStepLoop(wait)) e.drop(wait);
        },
        {{"race", {"consumer", "smem+0x", "async copy"}}, {"uninitialised", {"consumer", "smem+0x"}}}},
+      {"next-fragments-not-waited-for",
+       "decoded weights of the next stage are read without waiting for it",
+       &ahead,
+       "expand-multiply",
+       [](Editor &e) {
+         for (auto wait : e.prims("mbarrier.wait", Area::Full))
+           if (inStepLoop(wait)) e.drop(wait);
+       },
+       {{"race", {"consumer", "smem+0x", "async copy"}}, {"uninitialised", {"consumer", "smem+0x"}}}},
+      {"fragments-not-announced",
+       "the bytes of the copy of decoded weights are missing in what the stage waits for",
+       &ahead,
+       "expand-produce",
+       [](Editor &e) { addBytes(e, -16384); },
+       {{"tx-bytes", {"mbarrier"}},
+        {"race", {"consumer", "smem+0x", "async copy"}},
+        {"uninitialised", {"consumer"}}}},
       {"full-parity-inverted",
        "consumers wait for the phase before the one that fills the stage",
        &sorted,

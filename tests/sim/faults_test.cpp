@@ -128,7 +128,7 @@ void checkTable(const std::vector<Fault> &table) {
 
 TEST(PlantedFaults, KernelsWithoutThemPass) {
   for (const Subject *subject :
-       {&sorted, &paired, &fused, &fast, &pairs, &halved, &combined, &square, &edge, &split}) {
+       {&sorted, &paired, &fused, &fast, &pairs, &halved, &combined, &square, &edge, &split, &ahead}) {
     Rig &rig = rigOf(*subject);
     ASSERT_TRUE(rig.status) << subject->name << ": " << rig.status.error().str();
     for (auto scheduler : {sim::Scheduler::Random, sim::Scheduler::Fifo}) { // those of the table

@@ -209,6 +209,11 @@ TEST(Mutants, FusedGather) {
       {"fused", "bm=128 bn=64 stages=3 cluster=1 gather=fused decode=exact regs=232/40 ctas=1 split=1", 60});
 }
 
+TEST(Mutants, Ahead) {
+  check(
+      {"ahead", "bm=128 bn=64 stages=3 cluster=1 gather=sorted decode=ahead regs=232/40 ctas=1 split=1", 40});
+}
+
 TEST(Mutants, Split) {
   check(
       {"split", "bm=128 bn=32 stages=3 cluster=1 gather=sorted decode=exact regs=232/40 ctas=1 split=2", 50});

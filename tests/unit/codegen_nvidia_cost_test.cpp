@@ -178,6 +178,30 @@ TEST(CostModel, NothingIsFasterThanItsMemory) {
   EXPECT_LE(one.hbmTBs, slow.hbmTBs);
 }
 
+TEST(CostModel, DecodingAheadPaysForManyRows) {
+  Schedule ahead = with("stages=4 decode=ahead");
+  StepBudget b = stepBudget(ahead, 256, h200, decodeCounts(Decode::Ahead));
+  // 2 x 32 KB read by wgmma, 48 KB written, 16 KB of fragments read.
+  EXPECT_EQ(b.smem, (65536 + 49152 + 16384) / 128);
+  EXPECT_LT(b.alu, 128);
+  auto of = [](const Schedule &s, int64_t rows) {
+    return predict(s, {5760, 2880, 32, rows}, *findDevice("h100"), decodeCounts(s.decode));
+  };
+  // 32 experts: 1062 MB written, 299 read, at 3 TB/s, and a launch. Tiles are whole: 5760 = 45 x 128.
+  EXPECT_EQ(decodedBytes(ahead, {5760, 2880, 32, 1}), 32.0 * 5760 * 2880 * 2);
+  EXPECT_EQ(decodedBytes(ahead, {5761, 2881, 1, 1}), 46.0 * 128 * 46 * 64 * 2);
+  EXPECT_EQ(decodedBytes(Schedule(), {5760, 2880, 32, 1}), 0);
+  EXPECT_NEAR(of(ahead, 512).decodeUs, 2 + (1061.7 + 298.6) / 3, 1);
+  EXPECT_EQ(of(Schedule(), 512).decodeUs, 0);
+  // 48 KB a step are more than L2 gives to one CTA; two that share their tokens ask for 32.
+  EXPECT_EQ(b.limiter(), "l2");
+  Schedule shared = with("stages=4 decode=ahead cluster=2");
+  EXPECT_NE(stepBudget(shared, 256, h200, decodeCounts(Decode::Ahead)).limiter(), "l2");
+  EXPECT_LT(of(shared, 512).us - of(shared, 512).decodeUs, of(Schedule(), 512).us);
+  EXPECT_GT(of(shared, 512).us, of(Schedule(), 512).us) << "512 rows do not pay for it";
+  EXPECT_LT(of(shared, 16384).us, of(Schedule(), 16384).us);
+}
+
 TEST(CostModel, MoreNeverCostsMore) {
   Workload work{2880, 2880, 32, 300};
   Schedule s;

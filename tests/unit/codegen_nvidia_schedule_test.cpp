@@ -29,7 +29,7 @@ TEST(GpuSchedule, EveryLegalRecordRoundTrips) {
     s.bm = pick({64, 128, 192}), s.bn = pick({8, 16, 32, 64, 96, 128, 160, 192, 224, 256});
     s.stages = pick({2, 3, 4, 5, 6, 8, 16}), s.cluster = pick({1, 1, 2, 4}), s.split = pick({1, 1, 2, 4});
     s.gather = random() % 2 ? Gather::Sorted : Gather::Fused;
-    s.decode = random() % 2 ? Decode::Exact : Decode::Fast;
+    s.decode = Decode(random() % 4);
     s.regs = pick({104, 152, 160, 208, 232, 240}), s.producerRegs = pick({24, 32, 40}),
     s.ctas = pick({1, 2, 3});
     auto back = Schedule::parse(s.str(), Schedule());
@@ -80,7 +80,7 @@ TEST(GpuSchedule, EachRefusalNamesItsReason) {
       {"stages=4.0", "field 'stages' needs an integer, found '4.0'"},
       {"ctas=99999999999999999999", "field 'ctas' needs an integer"},
       {"gather=tma", "gather 'tma' is not one of sorted, fused"},
-      {"decode=bf16", "decode 'bf16' is not one of exact, fast, pairs"},
+      {"decode=bf16", "decode 'bf16' is not one of exact, fast, pairs, ahead"},
       {"regs=232", "field 'regs' needs CONSUMER/PRODUCER, two integers, found '232'"},
       {"regs=232/", "field 'regs' needs CONSUMER/PRODUCER, two integers, found '232/'"},
       {"regs=/40", "field 'regs' needs CONSUMER/PRODUCER, two integers, found '/40'"},
@@ -120,6 +120,8 @@ TEST(GpuSchedule, EachRefusalNamesItsReason) {
        "experts need 266624 bytes of shared memory; 1 resident CTA can have 232448 (in"},
       {"stages=7", "stages: 7 stages and the table of 1024 experts need 291072 bytes of shared memory; 1 "
                    "resident CTA can have 232448 (in"},
+      {"decode=ahead", "stages: 5 stages and the table of 1024 experts need 250112 bytes of shared memory; 1 "
+                       "resident CTA can have 232448 (in"},
       {"ctas=2 bm=64 bn=256 stages=3 regs=216/40",
        "bn: 128 accumulators of a thread leave less than 30 of the 128 registers that it is launched with"},
       {"ctas=2 bm=64 bn=64 stages=12 regs=152/32",
@@ -169,6 +171,26 @@ TEST(GpuSchedule, SharedMemory) {
   EXPECT_EQ(s.smemLimit(), 227 * 1024);
   s.ctas = 2;
   EXPECT_EQ(s.smemLimit(), 113 * 1024);
+}
+
+/// Decoded weights take 128 bytes a row and step where codes take 32, and have no scales.
+TEST(GpuSchedule, StagesOfDecodedWeights) {
+  Schedule s;
+  s.decode = Decode::Ahead;
+  EXPECT_EQ(s.smemBytes(32, 1), (5 * (32768 + 16384) + 80 + 132 + 132 + 127) / 128 * 128);
+  EXPECT_EQ(s.smemBytes(32, 2), s.smemBytes(32, 1));
+  EXPECT_FALSE(s.validate());
+  s.fitStages();
+  EXPECT_EQ(s.stages, 4);
+  EXPECT_TRUE(s.validate());
+  s.stages = 3, s.fitStages();
+  EXPECT_EQ(s.stages, 3) << "no more than asked for";
+  for (int64_t bn : {64, 128, 224}) {
+    s.bn = bn, s.stages = 16, s.fitStages();
+    EXPECT_TRUE(s.validate()) << bn;
+    ++s.stages;
+    EXPECT_FALSE(s.validate()) << bn << ": the deepest that fits";
+  }
 }
 
 TEST(GpuSchedule, TheTableOfManyExpertsIsCounted) {

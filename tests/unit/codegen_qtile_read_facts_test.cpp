@@ -86,7 +86,33 @@ TEST(QtileReadFacts, ParametersFollowTheGatherTheZerosAndTheCombine) {
   EXPECT_EQ(tile->combine[0].output, 4);
   Schedule fast;
   fast.decode = Decode::Fast;
-  EXPECT_EQ(reason(p, fast), "decode=fast has no zero points; use decode=exact or pairs");
+  EXPECT_EQ(reason(p, fast), "decode=fast has no zero points; use decode=exact, pairs or ahead");
+}
+
+TEST(QtileReadFacts, WeightsDecodedAheadAreOneWorkspace) {
+  Schedule ahead;
+  ahead.decode = Decode::Ahead, ahead.stages = 4;
+  cpu::Problem p = layer(256, 160, 128, {{1, 0}, {1, 128}});
+  p.operands[2].codec.hasZero = true; // zero points are the decoder's affair
+  auto tile = readTileKernel(p, ahead);
+  ASSERT_TRUE(tile);
+  EXPECT_TRUE(llvm::is_contained(texts(*tile), "decoded -1 0"));
+  for (const char *packed : {"codes 2 0", "scales 2 0", "zeros 2 0"})
+    EXPECT_FALSE(llvm::is_contained(texts(*tile), packed)) << packed;
+  ASSERT_EQ(tile->decode.size(), 1u);
+  const jit::DecodeStep &step = tile->decode[0];
+  EXPECT_EQ(step.packed, 2);
+  EXPECT_TRUE(step.byExpert && step.halved);
+  EXPECT_EQ(step.rows, 256);
+  EXPECT_EQ(step.columns, 160);
+  EXPECT_EQ(step.tileRows, 128);
+  EXPECT_EQ(step.bytesPerExpert(), 256 * 192 * 2) << "whole steps of 64 columns";
+  ahead.bm = 192, ahead.bn = 64;
+  auto plain = readTileKernel(layer(200, 64, 200, {{1, 0}}), ahead);
+  ASSERT_TRUE(plain);
+  EXPECT_FALSE(plain->decode[0].halved);
+  EXPECT_EQ(plain->decode[0].bytesPerExpert(), 384 * 64 * 2) << "whole tiles";
+  EXPECT_TRUE(readTileKernel(p, Schedule())->decode.empty());
 }
 
 TEST(QtileReadFacts, Pairings) {

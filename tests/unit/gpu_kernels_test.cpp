@@ -271,6 +271,102 @@ TEST(GpuKernels, SplitAddsInOneOrder) {
   }
 }
 
+/// decode=ahead adds the same values in the same order: every bit is that of decode=exact.
+struct Ahead {
+  const char *file, *kernel;
+  Dims dims;                 // without T, E, top_k where there is a routing
+  std::vector<int64_t> rows; // per expert; empty: a dense kernel
+  const char *schedule;
+  DType act = DType::BF16;
+};
+
+void checkAhead(const Ahead &a) {
+  Dims dims = a.dims;
+  if (!a.rows.empty()) {
+    int64_t total = 0;
+    for (int64_t r : a.rows) total += r;
+    dims["E"] = int64_t(a.rows.size()), dims["top_k"] = std::min<int64_t>(2, dims["E"]);
+    dims["T"] = (total + 8) / dims["top_k"];
+  }
+  std::string bits[2];
+  for (const char *decode : {"ahead", "exact"}) {
+    DeviceCall c(a.file, a.kernel, dims, fmt::format("{} decode={}", a.schedule, decode), false, a.act);
+    if (!c.call.ok()) return;
+    if (!a.rows.empty()) c.call.setRowsPerExpert(a.rows);
+    c.expectCorrect();
+    bits[decode[0] == 'e'] = c.bits();
+  }
+  EXPECT_EQ(bits[0], bits[1]) << a.file << " " << a.kernel << " " << a.schedule;
+}
+
+TEST(GpuKernels, DecodedAhead) {
+  QUERN_NEEDS_DEVICE();
+  for (auto [file, kernel] : routedKernels) // plain, interleaved and halved; biases, combines, adapters
+    checkAhead({file, kernel, shape, ragged, "bn=64 stages=3"});
+  for (const char *kernel : {"linear", "linear_bias", "lora_linear"})
+    checkAhead({"linear.qn", kernel, {{"T", 70}, {"N", 320}, {"K", 192}}, {}, "bn=64 stages=3"});
+  checkAhead({"gpt_oss.qn", "gate_up", shape, {9, 0, 40}, "bn=64 stages=3", DType::F16});
+}
+
+TEST(GpuKernels, DecodedAheadBySchedules) {
+  QUERN_NEEDS_DEVICE();
+  const std::vector<int64_t> rows = {5, 0, 70, 33};
+  for (const char *schedule :
+       {"bn=256 stages=4", "bn=32 stages=2", "bn=8 stages=4 ctas=2 regs=104/32", "cluster=2 bn=128 stages=3",
+        "gather=fused bn=64 stages=4", "bn=32 stages=3 split=2", "gather=fused bn=16 stages=3 split=4"}) {
+    checkAhead({"gpt_oss.qn", "gate_up", {{"N", 384}, {"K", 256}}, rows, schedule});
+    checkAhead({"qwen3.qn", "gate_up", {{"N", 384}, {"K", 256}}, rows, schedule});
+  }
+  for (const char *schedule : {"bm=64 bn=64 stages=3", "bm=192 bn=64 stages=3 regs=152/40"})
+    checkAhead({"gpt_oss.qn", "down", {{"N", 320}, {"K", 256}}, rows, schedule});
+  // Weight tiles that a cluster has beyond the last one.
+  checkAhead({"gpt_oss.qn", "down", {{"N", 320}, {"K", 128}}, rows, "cluster=2 bn=64 stages=3"});
+}
+
+TEST(GpuKernels, DecodedAheadAtEdges) {
+  QUERN_NEEDS_DEVICE();
+  for (auto [n, k] : {std::pair{64, 64}, {192, 96}, {136, 160}, {8, 32}, {320, 704}})
+    checkAhead({"gpt_oss.qn", "down", {{"N", n}, {"K", k}}, {9, 0, 40}, "bn=64 stages=3"});
+  for (auto [n, k] : {std::pair{192, 64}, {144, 96}, {272, 160}})
+    checkAhead({"qwen3.qn", "gate_up", {{"N", n}, {"K", k}}, {9, 0, 40}, "bn=64 stages=3"});
+  checkAhead({"gpt_oss.qn", "gate_up", {{"N", 200}, {"K", 96}}, {0, 0, 0}, "bn=64 stages=3"}); // no rows
+  checkAhead({"gpt_oss.qn", "gate_up", {{"N", 200}, {"K", 96}}, {0, 0, 1}, "bn=64 stages=3"});
+}
+
+/// Other codecs, blocks and chains of roundings, and weights that all experts share.
+TEST(GpuKernels, DecodedAheadFromAnyCodec) {
+  QUERN_NEEDS_DEVICE();
+  const std::string zeros =
+      "codec counted {\n  table = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]\n"
+      "  first = low\n  scale bf16 per 32\n  zero u4 per 32\n}\n";
+  for (std::string codec : {"nf4", "mxfp4", "int4", "counted"})
+    for (int64_t block : {32, 64, 128})
+      for (auto [act, state] : {std::pair{DType::BF16, DType::BF16},
+                                {DType::BF16, DType::F32},
+                                {DType::BF16, DType::F16},
+                                {DType::F16, DType::BF16},
+                                {DType::F16, DType::F16}}) {
+        if (block != 64 && act != state) continue;
+        std::string bits[2];
+        for (const char *decode : {"ahead", "exact"}) {
+          std::string text =
+              fmt::format("{}kernel shared(x: act[T, K], route: routing[T, E], w: {}[N, K]) -> y: "
+                          "act[R, N] {{\n  y[r, n] = sum(k) x[r.token, k] * w[n, k]\n}}\n",
+                          codec == "counted" ? zeros : "use " + codec + "\n", codec);
+          Case c{text, "shared", {}, Layout::Bnb};
+          c.options.dims = {{"T", 17}, {"E", 3}, {"top_k", 2}, {"N", 136}, {"K", 160}},
+          c.options.block = block;
+          c.options.quant = state, c.options.act = act, c.options.seed = seed();
+          DeviceCall d("linear.qn", "linear", {{"T", 1}}, fmt::format("bn=64 stages=3 decode={}", decode));
+          d.what = c, d.call = jittest::Call(c);
+          d.expectCorrect();
+          bits[decode[0] == 'e'] = d.bits();
+        }
+        EXPECT_EQ(bits[0], bits[1]) << codec << " block " << block << " " << name(state) << " to "
+                                    << name(act);
+      }
+}
+
 TEST(GpuKernels, Errors) {
   QUERN_NEEDS_DEVICE();
   DeviceCall c("gpt_oss.qn", "down", {{"T", 4}, {"E", 2}, {"N", 64}, {"K", 64}, {"top_k", 1}}, "bn=17");

@@ -134,7 +134,88 @@ void checkDecode(const Operand &o, DType out) {
   EXPECT_EQ(wrong, 0) << "of " << count * o.view.experts;
 }
 
+/// Decoded weights in the order of A fragments (PTX ISA, wgmma, matrix fragments for m64nNk16, A), against
+/// decodeExpert. Experts without rows are left as they were.
+void checkAhead(const Operand &o, DType out, int64_t tileRows, bool halved,
+                const std::vector<int32_t> &offsets) {
+  const WeightShape &s = o.view.shape;
+  SCOPED_TRACE(testing::Message() << o.codec.name << " N " << s.n << " K " << s.k << " block " << s.block
+                                  << " state " << name(o.view.dtype) << " out " << name(out) << " tiles of "
+                                  << tileRows << (halved ? " halved" : ""));
+  DeviceOperand device(o);
+  DeviceArray<int32_t> deviceOffsets(offsets);
+  int64_t experts = int64_t(offsets.size()) - 1;
+  jit::DecodeStep step{0, o.view.experts > 1, halved, s.n, s.k, tileRows, out};
+  auto decoded = DeviceArray<uint16_t>::fresh(size_t(o.view.experts * step.bytesPerExpert() / 2));
+  auto tables = gpu::packedTables(*backend(), nullptr, device.view, "test");
+  ASSERT_TRUE(tables) << tables.error().str();
+  ASSERT_TRUE(succeeded(gpu::decodeAhead(*backend(), nullptr, device.view, *tables, step,
+                                         {deviceOffsets.data(), nullptr, offsets.back(), experts},
+                                         decoded.data(), false)));
+  auto found = decoded.values();
+  int64_t at = 0, wrong = 0, tiles = (s.n + tileRows - 1) / tileRows, steps = (s.k + 63) / 64;
+  for (int64_t e = 0; e < o.view.experts; ++e) {
+    bool used = o.view.experts > 1 ? offsets[size_t(e) + 1] > offsets[size_t(e)] : offsets.back() > 0;
+    Elements expected(out, size_t(s.n * s.k));
+    decodeExpert(o.view, e, out, expected.bytes.data());
+    for (int64_t tile = 0; tile < tiles; ++tile)
+      for (int64_t block = 0; block < steps; ++block)
+        for (int64_t group = 0; group < tileRows / 64; ++group)
+          for (int64_t slice = 0; slice < 4; ++slice)
+            for (int64_t thread = 0; thread < 128; ++thread)
+              for (int64_t i = 0; i < 8; ++i, ++at) { // A register i / 2, half i % 2
+                int64_t warp = thread / 32, g = thread % 32 / 4, second = i / 2 % 2; // MMA row g or g + 8
+                int64_t k = 64 * block + 16 * slice + 8 * (i / 4) + 2 * (thread % 4) + i % 2;
+                int64_t j = tile * tileRows / 2 + 32 * group + 8 * warp + g;
+                int64_t n =
+                    halved ? j + second * s.n / 2 : tile * tileRows + 64 * group + 16 * warp + 2 * g + second;
+                bool inside = (halved ? j < s.n / 2 : n < s.n) && k < s.k;
+                float value = inside ? expected.at(size_t(n * s.k + k)) : 0;
+                uint16_t bits = found[size_t(at)];
+                float read = out == DType::BF16 ? fromBF16(bits) : fromF16(bits);
+                if (!used)
+                  wrong += bits != 0xffff;
+                else if (inside && !std::isnan(value))
+                  wrong += std::bit_cast<uint32_t>(read) != std::bit_cast<uint32_t>(value);
+                else
+                  wrong += inside ? !std::isnan(read) : read != 0;
+              }
+  }
+  EXPECT_EQ(wrong, 0) << "of " << at;
+}
+
 } // namespace
+
+TEST(GpuPacking, DecodesAheadEveryCodec) {
+  QUERN_NEEDS_DEVICE();
+  auto random = seeded(26);
+  for (const char *codec : {"nf4", "fp4", "mxfp4", "int4", "zeros"})
+    for (DType state : {DType::F32, DType::BF16, DType::F16})
+      for (DType out : {DType::BF16, DType::F16}) {
+        Operand o(codec, {136, 160, 32}, 3, state, random);
+        o.retile(Layout::Gpu);
+        checkAhead(o, out, 128, false, {0, 0, 5, 7});
+        checkAhead(o, out, 128, true, {0, 1, 1, 1});
+      }
+}
+
+TEST(GpuPacking, DecodesAheadEveryShape) {
+  QUERN_NEEDS_DEVICE();
+  auto random = seeded(27);
+  for (const WeightShape &s : {WeightShape{64, 64, 64},
+                               {384, 192, 64},
+                               {320, 64, 128},
+                               {8, 32, 64},
+                               {200, 96, 64},
+                               {256, 320, 4096}}) {
+    Operand o("nf4", s, 2, DType::BF16, random), shared("nf4", s, 1, DType::BF16, random);
+    o.retile(Layout::Gpu), shared.retile(Layout::Gpu);
+    for (int64_t tileRows : {64, 128, 192}) checkAhead(o, DType::BF16, tileRows, false, {0, 3, 3});
+    checkAhead(o, DType::BF16, 128, true, {0, 1, 2});
+    checkAhead(shared, DType::BF16, 128, false, {0, 0, 9, 9, 9}); // weights that all experts share
+    checkAhead(shared, DType::BF16, 128, false, {0, 0, 0});       // and no rows at all
+  }
+}
 
 TEST(GpuPacking, CodesThereAndBack) {
   QUERN_NEEDS_DEVICE();

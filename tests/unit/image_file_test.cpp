@@ -52,12 +52,13 @@ jit::GpuImage someGpu() {
   jit::GpuImage i;
   i.entry = "k", i.arch = "sm_90a", i.schedule = "bm=128", i.ptx = ".version 8.3\n", i.ptxasLog = "log\n\x01";
   i.cubin = tinyElf(machineCuda, {"k"});
-  for (int kind = 0; kind <= jit::GpuParam::LowRank; ++kind)
+  for (int kind = 0; kind <= jit::GpuParam::Decoded; ++kind)
     i.params.push_back({jit::GpuParam::Kind(kind), kind % 3 - 1, kind});
   i.threads = 384, i.cluster = 2, i.ctasPerSm = 1, i.registers = 168, i.smemBytes = 200000, i.tiles = 46;
   i.x = {0, true, true, DType::F16, 2880, 64};
   i.lowRank = {{0, 3, true, false, 16, 2880}, {1, 4, false, true, 8, 64}};
   i.combine = {{2, 2880}};
+  i.decode = {{2, true, true, 5760, 2880, 128, DType::F16}};
   return i;
 }
 
@@ -83,7 +84,7 @@ TEST(ImageFile, AGpuImageComesBackWhole) {
   auto back = gpuFromContent(toContent(i));
   ASSERT_TRUE(back);
   auto &[entry, arch, schedule, ptx, cubin, log, path, params, threads, cluster, ctas, registers, smem, tiles,
-         x, lowRank, combine, simEntry] = *back;
+         x, lowRank, combine, decode, simEntry] = *back;
   EXPECT_EQ(std::tie(entry, arch, schedule, ptx, cubin, log),
             std::tie(i.entry, i.arch, i.schedule, i.ptx, i.cubin, i.ptxasLog));
   EXPECT_EQ(std::tie(threads, cluster, ctas, registers, smem, tiles),
@@ -107,6 +108,11 @@ TEST(ImageFile, AGpuImageComesBackWhole) {
   ASSERT_EQ(combine.size(), 1u);
   EXPECT_EQ(combine[0].output, 2);
   EXPECT_EQ(combine[0].columns, 2880);
+  ASSERT_EQ(decode.size(), 1u);
+  auto &[packed, byExpert, halved, rows, decodeColumns, tileRows, decodeType] = decode[0];
+  auto &d = i.decode[0];
+  EXPECT_EQ(std::tie(packed, byExpert, halved, rows, decodeColumns, tileRows, decodeType),
+            std::tie(d.packed, d.byExpert, d.halved, d.rows, d.columns, d.tileRows, d.dtype));
   EXPECT_EQ(path, "") << "no path is kept";
   EXPECT_EQ(simEntry, nullptr);
   EXPECT_EQ(toContent(*back), toContent(i));
@@ -173,6 +179,11 @@ TEST(ImageFile, NumbersOutOfRangeMakeItNoImage) {
   EXPECT_FALSE(gpu([](auto &i) { i.entry = "other"; })) << "the cubin does not have it";
   EXPECT_FALSE(gpu([](auto &i) { i.params[0].operand = -2; }));
   EXPECT_FALSE(gpu([](auto &i) { i.combine[0].columns = 0; }));
+  EXPECT_FALSE(gpu([](auto &i) { i.decode[0].packed = -1; }));
+  EXPECT_FALSE(gpu([](auto &i) { i.decode[0].rows = 0; }));
+  EXPECT_FALSE(gpu([](auto &i) { i.decode[0].columns = int64_t(1) << 40; })) << "its bytes would overflow";
+  EXPECT_FALSE(gpu([](auto &i) { i.decode[0].tileRows = 32; }));
+  EXPECT_FALSE(gpu([](auto &i) { i.decode.push_back(i.decode[0]); })) << "there is one workspace";
   EXPECT_FALSE(gpu([](auto &i) { i.ptx = ""; }));
   jit::CompiledCpu cpu = someCpu();
   cpu.image.bands = 0;

@@ -174,7 +174,7 @@ TEST(Images, AForkedChildOfCompilingThreadsCompilesToo) {
   std::atomic<int> next{0};
   for (int t = 0; t < 4; ++t)
     compiling.emplace_back([&] {
-      while (!stop.load()) cpuImage(request(*p, 200 + next++ % 400));
+      while (!stop.load()) (void)cpuImage(request(*p, 200 + next++ % 400));
     });
   auto q = program("fork_child");
   jit::Request kept = request(*q, 32);
@@ -183,7 +183,7 @@ TEST(Images, AForkedChildOfCompilingThreadsCompilesToo) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     EXPECT_EQ(inChild([&] {
                 alarm(20); // a lock that nobody will release ends the child
-                ImageStats done = during([&] { cpuImage(kept); });
+                ImageStats done = during([&] { (void)cpuImage(kept); });
                 return done.diskHits == 1 && done.compilations == 0;
               }),
               0);

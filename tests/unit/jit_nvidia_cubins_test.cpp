@@ -62,6 +62,8 @@ const Family families[] = {
     {"tall", "bm=192 bn=96 stages=5 regs=152/40", "bn=96 stages=5"},
     {"pairs", "bm=64 bn=64 stages=4 ctas=2 regs=152/40", "bn=32 stages=4 ctas=2 regs=96/40"},
     {"split", "bm=64 bn=16 stages=8 split=4", "bn=16 stages=8 split=4"},
+    {"ahead", "bn=256 stages=4 decode=ahead", nullptr},
+    {"ahead-fused", "bn=64 stages=6 gather=fused decode=ahead", nullptr},
 };
 
 /// FNV-1a, so that the record is the same on every machine.
@@ -121,7 +123,7 @@ protected:
     for (const Kernel &k : shipped)
       for (const Family &family : families) cases.emplace_back(&k, &family);
     for (const Kernel &k : others)
-      for (int family : {1, 2}) // zero points have no fast decode
+      for (int family : {1, 2, 6}) // zero points have no fast decode
         cases.emplace_back(&k, &families[std::string_view(k.source) == "zeros" && family == 1 ? 0 : family]);
     all.resize(cases.size());
     std::atomic<size_t> next = 0;

@@ -168,6 +168,32 @@ TEST_F(JitTune, DataBeyondTheWorkspaceAreRefused) {
   EXPECT_NE(result->refused.find("QUERN_TUNE_WORKSPACE"), std::string::npos) << result->refused;
 }
 
+/// decode=ahead takes memory besides the data: too much of it is a failure of that candidate alone.
+TEST_F(JitTune, DecodedWeightsBeyondTheWorkspaceAreOut) {
+  Problem problem = smallProblem("sim");
+  problem.dims = {{"T", 16}, {"E", 4}, {"N", 256}, {"K", 256}, {"top_k", 2}}; // 512 KB of 16-bit weights
+  std::vector<std::string> bits;
+  for (uint64_t workspace : {500'000, 8'000'000}) {
+    options.workspaceBytes = workspace;
+    ProcessMeasurer measurer(problem, options, options.executable, limits);
+    Status open = measurer.open();
+    ASSERT_TRUE(open) << open.error().str();
+    Checked exact = measurer.check("bn=32 stages=3", {});
+    ASSERT_FALSE(exact.failure) << exact.failure->message;
+    Checked ahead = measurer.check("bn=32 stages=3 decode=ahead", exact.bits);
+    if (workspace > 1'000'000) {
+      EXPECT_FALSE(ahead.failure) << ahead.failure->message;
+      EXPECT_EQ(ahead.bits, exact.bits);
+      continue;
+    }
+    ASSERT_TRUE(ahead.failure);
+    EXPECT_EQ(ahead.failure->kind, FailureKind::Memory);
+    EXPECT_NE(ahead.failure->message.find("set QUERN_TUNE_WORKSPACE"), std::string::npos)
+        << ahead.failure->message;
+    EXPECT_FALSE(measurer.check("bn=32 stages=4", exact.bits).failure) << "the worker goes on";
+  }
+}
+
 TEST_F(JitTune, AMissingWorkerIsSaid) {
   options.executable = folder.path / "nothing";
   auto result = tune(smallProblem(), options);

@@ -159,6 +159,7 @@ TEST_F(TuneRecord, ForeignSchedulesAreNotUsed) {
     return *requestOf(p);
   }();
   EXPECT_TRUE(checkTunable(gpuRequest, "sm_90a bm=128 bn=64 decode=pairs"));
+  EXPECT_TRUE(checkTunable(gpuRequest, "sm_90a bm=128 bn=64 decode=ahead"));
   EXPECT_FALSE(checkTunable(gpuRequest, "sm_90a bm=128 bn=64 decode=fast"));
   EXPECT_FALSE(checkTunable(gpuRequest, "sm_90a bm=128 bn=64 split=2"));
 }

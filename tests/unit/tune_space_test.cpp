@@ -63,6 +63,27 @@ TEST(TuneSpace, IllegalReasonsAreThoseOfTheSchedule) {
       << reasonOf("bn=256 stages=3 cluster=1 gather=sorted decode=exact ctas=2");
 }
 
+/// Dequantize and a matmul on 16-bit weights: for many rows per expert it pays, for few it is a reason to
+/// read.
+TEST(TuneSpace, DecodingAheadIsACandidateOfManyRows) {
+  auto aheadOf = [](int64_t tokens, Verdict verdict) {
+    std::vector<Candidate> found;
+    for (const Candidate &c :
+         ranked(problemOf("gpt_oss", "gate_up",
+                          {{"T", tokens}, {"E", 32}, {"N", 5760}, {"K", 2880}, {"top_k", 4}}, "sm_90a")))
+      if (c.schedule.find("decode=ahead") != c.schedule.npos && c.verdict == verdict) found.push_back(c);
+    return found;
+  };
+  EXPECT_FALSE(aheadOf(65536, Verdict::Kept).empty());
+  EXPECT_TRUE(aheadOf(256, Verdict::Kept).empty());
+  auto pruned = aheadOf(256, Verdict::Pruned);
+  ASSERT_FALSE(pruned.empty());
+  for (const Candidate &c : pruned) {
+    EXPECT_NE(c.reason.find("us of it to decode all weights before, into 10"), std::string::npos) << c.reason;
+    EXPECT_NE(c.reason.find("times the best prediction"), std::string::npos) << c.reason;
+  }
+}
+
 TEST(TuneSpace, HalvedPairsKeepTheirTile) {
   for (const Candidate &c : ranked(problemOf(
            "qwen3", "gate_up", {{"T", 64}, {"E", 8}, {"N", 1536}, {"K", 2048}, {"top_k", 2}}, "sm_90a")))

@@ -15,6 +15,11 @@
 // RUN: sed 's/by_expert = true/by_expert = false/' %s | %{pass} | FileCheck %s --check-prefix=DENSE
 // RUN: sed 's/ decode=fast//' %s | %{pass} | FileCheck %s --check-prefix=EXACT
 // RUN: sed 's/ decode=fast//;s/zero = false/zero = true/;s/block = 64/block = 32/' %s | %{pass} | FileCheck %s --check-prefix=EXACT-ZERO
+// DEFINE: %{ahead} = sed 's/decode=fast/decode=ahead/;s/"codes 2 0"/"decoded -1 0"/'
+// RUN: %{ahead} %s | %{pass} | FileCheck %s --check-prefixes=AHEAD,AHEAD-SORTED
+// RUN: %{ahead} %s | sed 's/k = 192/k = 160/;s/n = 320/n = 328/;s/block = 64/block = 32/;s/zero = false/zero = true/' | %{pass} | FileCheck %s --check-prefixes=AHEAD,AHEAD-SORTED
+// RUN: %{ahead} %s | sed 's/stages=3/stages=3 cluster=2/' | %{pass} | FileCheck %s --check-prefixes=AHEAD,AHEAD-CLUSTER
+// RUN: %{ahead} %s | sed 's/stages=3/stages=3 gather=fused/' | %{pass} | FileCheck %s --check-prefixes=AHEAD,AHEAD-FUSED
 
 qtile.program @p params ["map 0 0", "codes 2 0", "scales 2 0", "zeros 2 0", "pointer 0 0", "stride 0 0", "token -1 0"] schedule "bn=64 stages=3 decode=fast" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
 ^bb0(%map: !llvm.ptr, %codes: !llvm.ptr<1>, %scales: !llvm.ptr<1>, %zeros: !llvm.ptr<1>, %x: !llvm.ptr<1>, %stride: i64, %token: !llvm.ptr<1>):
@@ -216,3 +221,24 @@ qtile.program @p params ["map 0 0", "codes 2 0", "scales 2 0", "zeros 2 0", "poi
 // EXACT-ZERO: qtile.tables %{{.*}} zero %
 // EXACT-ZERO-COUNT-2: llvm.store %{{.*}} : vector<4xi32>
 // EXACT-ZERO: "mbarrier.arrive"
+// Decoded weights: one copy of 128 rows x 128 bytes for a step, whatever N, K and the scales are: tiles [expert][tile][step].
+// AHEAD: ^bb0({{.*}}, %[[DECODED:[a-z0-9]*]]: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %{{.*}}: i64, %{{.*}}: !llvm.ptr<1>):
+// AHEAD: %[[AT:.*]]:6 = "test.tile"()
+// AHEAD: scf.for
+// AHEAD: "mbarrier.wait"
+// AHEAD-SORTED: arith.addi %{{.*}}, %c16384_i32
+// AHEAD-CLUSTER: arith.addi %{{.*}}, %c16384_i32
+// AHEAD-FUSED: "mbarrier.expect_tx"(%{{.*}}, %c16384_i32)
+// AHEAD-SORTED: "tma.load2d"
+// AHEAD-CLUSTER: "tma.load2d.multicast"
+// A cluster's last weight tile may not exist: it takes the last one again, which is not stored.
+// AHEAD-SORTED-NOT: arith.minsi
+// AHEAD-CLUSTER: arith.minsi %[[AT]]#4, %c2_i32
+// AHEAD: %[[EXPERT:.*]] = arith.extui %[[AT]]#0
+// AHEAD: arith.muli %[[EXPERT]], %c3_i64
+// AHEAD: %[[STEP:.*]] = arith.addi
+// AHEAD: %[[BYTES:.*]] = arith.muli %{{.*}}, %c16384_i64
+// AHEAD: %[[FROM:.*]] = llvm.getelementptr %[[DECODED]][%[[BYTES]]]
+// AHEAD: "cp.bulk"(%{{.*}}, %[[FROM]], %c16384_i32
+// AHEAD-NOT: cp.bulk
+// AHEAD-NOT: llvm.store

@@ -381,3 +381,19 @@ qtile.program @p params ["rows -1 0", "codes 2 0", "scales 2 0"] schedule "bn=32
   // expected-error@+1 {{'qtile.produce' op needs the program's parameter "zeros 2 0"}}
   qtile.produce %i, %i, %i, %i, %i, %i
 }
+
+// -----
+
+qtile.program @p params ["rows -1 0"] schedule "bn=32 stages=3 decode=ahead" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
+^bb0(%i: i32):
+  // expected-error@+1 {{'qtile.produce' op needs the program's parameter "decoded -1 0"}}
+  qtile.produce %i, %i, %i, %i, %i, %i
+}
+
+// -----
+
+qtile.program @p params ["rows -1 0"] schedule "bn=32 stages=3 decode=ahead" facts {act = "bf16", block = 64 : i64, by_expert = true, by_token = true, high_first = true, k = 192 : i64, lhs = 0 : i64, n = 320 : i64, packed = 2 : i64, pairing = "none", routed = true, scale = "f32", state = "bf16", table = array<f32: -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.>, zero = false} {
+^bb0(%i: i32):
+  // expected-error@+1 {{'qtile.fragments' op reads slice 4, a step of 64 columns has slices 0 to 3}}
+  %a:4 = qtile.fragments %i slice 4
+}

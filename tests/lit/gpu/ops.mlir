@@ -64,4 +64,6 @@ qtile.program @all params ["map 0 0", "codes 2 0", "scales 2 0", "offsets -1 0",
   %d2:4 = qtile.decode_pairs %w0 lane %rows scales %s, %s
   // CHECK: qtile.decode_pairs %[[W0]] lane %[[ROWS]] scales %[[S]], %[[S]] zeros %[[S]], %[[S]]
   %d3:4 = qtile.decode_pairs %w0 lane %rows scales %s, %s zeros %s, %s
+  // CHECK: qtile.fragments %[[ROWS]] slice 2
+  %d4:4 = qtile.fragments %rows slice 2
 }
