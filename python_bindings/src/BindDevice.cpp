@@ -58,7 +58,8 @@ PreparedHandle prepare(const DeviceHandle &device, const ModuleHandle &handle, s
 /// Outputs at these addresses, as `outputs` describes them, contiguous.
 void run(const PreparedHandle &prepared, const std::vector<uintptr_t> &pointers) {
   std::vector<TensorView> outputs = outputViews(prepared.call->binding, pointers);
-  withoutGil([&] { return gpu::execute(*prepared.call->plan, prepared.stream, prepared.args, outputs); });
+  withoutGil(
+      [&] { return prepared.module->launch(*prepared.call, prepared.stream, prepared.args, outputs); });
 }
 
 /// Arrays that torch allocated, contents as in quern::DeviceRouting.

@@ -282,9 +282,11 @@ struct Call {
     return {};
   }
 
-  Status run() {
+  Status run(bool &launched) {
+    launched = false;
     if (Status ok = prepareRows(); !ok) return ok;
     if (Status ok = allocate(); !ok) return ok;
+    launched = true;
     if (rows.rows) {
       if (Status ok = launchBefore(); !ok) return ok;
       values.reserve(image.params.size()), params.reserve(image.params.size());
@@ -360,8 +362,9 @@ Status hasRoom(const Plan &plan, Stream stream) {
 }
 
 Status execute(const Plan &plan, Stream stream, const std::vector<Arg> &args,
-               const std::vector<TensorView> &outputs) {
-  return Call{plan, stream, args, outputs}.run();
+               const std::vector<TensorView> &outputs, bool *launched) {
+  bool unasked;
+  return Call{plan, stream, args, outputs}.run(launched ? *launched : unasked);
 }
 
 } // namespace quern::gpu

@@ -34,8 +34,10 @@ Status hasRoom(const Plan &plan, Stream stream);
 /// packed operands are in the layout that the image was compiled for. Outputs are contiguous and fully
 /// written. Everything is put on `stream`; nothing waits for the device. Workspaces are taken from and given
 /// back to the stream: activations that must be gathered, converted or copied, the first factors of low-rank
-/// contractions, decoded weights (jit::DecodeStep), and one f32 [R, N] for each combine.
+/// contractions, decoded weights (jit::DecodeStep), and one f32 [R, N] for each combine. After an error
+/// `launched`, if given, says whether anything was put on the stream before it: not when a workspace could
+/// not be had.
 Status execute(const Plan &plan, Stream stream, const std::vector<Arg> &args,
-               const std::vector<TensorView> &outputs);
+               const std::vector<TensorView> &outputs, bool *launched = nullptr);
 
 } // namespace quern::gpu

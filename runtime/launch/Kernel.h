@@ -85,6 +85,7 @@ struct PreparedCall {
   const syntax::Kernel *kernel = nullptr;
   Binding binding;
   std::shared_ptr<const gpu::Plan> plan;
+  bool mayGiveWay = false; // nobody named the schedule: without memory for it the default runs
 };
 
 /// A loaded .qn text. Thread safe; images are kept for the life of the process.
@@ -107,6 +108,10 @@ public:
                                                         const syntax::Kernel &kernel,
                                                         const std::vector<Arg> &args,
                                                         const std::string &schedule = "");
+  /// The second half. Where the memory that a tuned schedule takes for decoded weights is gone by now, the
+  /// default runs, in this call and its like from then on.
+  Status launch(const PreparedCall &call, gpu::Stream stream, const std::vector<Arg> &args,
+                const std::vector<TensorView> &outputs);
   /// Host data on target "cpu", "sim" or "cuda": for the last two everything is copied to the device, routed
   /// and re-tiled there, run, and copied back. For tests and the command line. A device routing that differs
   /// from the host's, and writes beside an output, are internal errors.

@@ -71,12 +71,13 @@ public:
     auto found = calls.find(signature);
     return found == calls.end() ? nullptr : found->second;
   }
-  /// The first one stays.
-  std::shared_ptr<const PreparedCall> keep(const CallSignature &signature, PreparedCall call) {
+  /// The first one stays, unless it is to be replaced.
+  std::shared_ptr<const PreparedCall> keep(const CallSignature &signature, PreparedCall call,
+                                           bool replace = false) {
     std::unique_lock lock(mutex);
     if (calls.size() >= limit) calls.clear();
     auto &kept = calls[signature];
-    if (!kept) kept = std::make_shared<const PreparedCall>(std::move(call));
+    if (!kept || replace) kept = std::make_shared<const PreparedCall>(std::move(call));
     return kept;
   }
 };
@@ -104,6 +105,20 @@ struct Module::Impl {
       return withTuned(request, tune::identityOf(backend),
                        [&](const jit::Request &r) { return loaded(backend, r); });
     });
+  }
+
+  /// The plan of the default schedule, in place of a tuned one that has no room for decoded weights.
+  Expected<gpu::Plan> withoutDecoded(const gpu::Plan &tuned, gpu::Stream stream, const jit::Request &request,
+                                     const Binding &binding, const std::vector<Arg> &args,
+                                     const Error &reason) {
+    cache::notice(
+        "tuned schedule",
+        fmt::format("kernel '{}': the tuned schedule '{}' wants {} MB for decoded weights, the default "
+                    "is used: {}",
+                    request.kernel, tuned.image->schedule, tuned.decodedBytes >> 20, reason.message));
+    auto found = image(*tuned.backend, stream, request, false);
+    if (!found) return found.takeError();
+    return gpu::makePlan(*tuned.backend, stream, *found->image, found->loaded, *tuned.kernel, binding, args);
   }
 
 private:
@@ -222,16 +237,10 @@ Expected<std::shared_ptr<const PreparedCall>> Module::prepare(gpu::Backend &back
   if (!found) return found.takeError();
   auto plan = gpu::makePlan(backend, stream, *found->image, found->loaded, kernel, call.binding, args);
   if (!plan) return plan.takeError();
-  if (Status room = request.schedule.empty() ? gpu::hasRoom(*plan, stream) : Status(); !room) {
+  call.mayGiveWay = request.schedule.empty();
+  if (Status room = call.mayGiveWay ? gpu::hasRoom(*plan, stream) : Status(); !room) {
     // Where it was tuned there was memory for the decoded weights; here a model may hold it.
-    cache::notice(
-        "tuned schedule",
-        fmt::format("kernel '{}': the tuned schedule '{}' wants {} MB for decoded weights, the default "
-                    "is used: {}",
-                    kernel.name, found->image->schedule, plan->decodedBytes >> 20, room.error().message));
-    found = impl->image(backend, stream, request, false);
-    if (!found) return found.takeError();
-    plan = gpu::makePlan(backend, stream, *found->image, found->loaded, kernel, call.binding, args);
+    plan = impl->withoutDecoded(*plan, stream, request, call.binding, args, room.error());
     if (!plan) return plan.takeError();
   }
   call.plan = std::make_shared<const gpu::Plan>(std::move(*plan));
@@ -246,7 +255,25 @@ Status Module::runOnDevice(gpu::Backend &backend, gpu::Stream stream, const synt
   if (Status ok = checkOutputs((*call)->binding, outputs); !ok) return ok;
   const jit::GpuImage &image = *(*call)->plan->image;
   if (report) report->schedule = image.schedule, report->statistics = image.ptxasLog;
-  return gpu::execute(*(*call)->plan, stream, args, outputs);
+  return launch(**call, stream, args, outputs);
+}
+
+Status Module::launch(const PreparedCall &call, gpu::Stream stream, const std::vector<Arg> &args,
+                      const std::vector<TensorView> &outputs) {
+  const gpu::Plan &plan = *call.plan;
+  bool launched = true;
+  Status ok = gpu::execute(plan, stream, args, outputs, &launched);
+  if (ok || launched || !call.mayGiveWay || !plan.decodedBytes) return ok;
+  // A capture loads nothing, and after an error of the device nothing helps.
+  if (!plan.backend->mayLoad(call.kernel->name, stream)) return ok;
+  jit::Request request = makeRequest(*impl->program, *call.kernel, call.binding, args, plan.backend->arch());
+  auto other = impl->withoutDecoded(plan, stream, request, call.binding, args, ok.error());
+  if (!other) return other.takeError();
+  CallSignature signature;
+  describeCall(signature, plan.backend, *call.kernel, args, "");
+  PreparedCall instead{call.kernel, call.binding, std::make_shared<const gpu::Plan>(std::move(*other))};
+  return gpu::execute(*impl->deviceCalls.keep(signature, std::move(instead), true)->plan, stream, args,
+                      outputs);
 }
 
 Status Module::runOn(const std::string &target, const syntax::Kernel &kernel, const std::vector<Arg> &args,

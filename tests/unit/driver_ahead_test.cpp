@@ -1,6 +1,7 @@
 // Calls by a tuned schedule of decode=ahead on the fake driver: order and dependence of the launches, memory,
 // and the default where the device has no room for decoded weights.
 #include "driver_calls.h"
+#include "runtime/cache/Notice.h"
 #include "runtime/cache/Store.h"
 #include "runtime/launch/Request.h"
 #include "runtime/tune/Record.h"
@@ -84,6 +85,7 @@ TEST_F(DecodedAhead, WithoutRoomTheDefaultRuns) {
   uint64_t whole = fake.memory, used = 0;
   for (auto &[at, bytes] : fake.live) used += bytes;
   fake.memory = used + uint64_t(decodedBytes(512)); // some of it goes to tables and sums
+  cache::forgetNotices();                           // of other tests
   testing::internal::CaptureStderr();
   Status ok = down.run(gpu, stream);
   std::string said = testing::internal::GetCapturedStderr();
@@ -98,6 +100,35 @@ TEST_F(DecodedAhead, WithoutRoomTheDefaultRuns) {
   fake.memory = whole;
   ASSERT_FALSE(named);
   EXPECT_THAT(named.error().str(), HasSubstr("CUDA_ERROR_OUT_OF_MEMORY"));
+}
+
+/// The memory was there when the call was prepared, and is another's at a later call.
+TEST_F(DecodedAhead, WhenTheRoomIsGoneTheDefaultRunsFromThenOn) {
+  gpu::Backend &gpu = fresh();
+  ShippedCall down = tuned(gpu, 640);
+  ASSERT_TRUE(down.run(gpu, stream));
+  ASSERT_THAT(launched(), testing::Contains("decode_ahead"));
+  uint64_t whole = fake.memory, used = 0;
+  for (auto &[at, bytes] : fake.live) used += bytes;
+  size_t live = fake.live.size();
+  fake.memory = used + uint64_t(decodedBytes(640)); // the sums want some of it
+  // In a capture nothing can be loaded: the call fails, and nothing is given up.
+  fake.captures[stream] = cuda::CaptureStatus::Active;
+  EXPECT_FALSE(down.run(gpu, stream));
+  EXPECT_EQ(fake.endCapture(stream), cuda::success);
+  EXPECT_EQ(fake.live.size(), live);
+  fake.launches.clear();
+  cache::forgetNotices(); // of other tests
+  testing::internal::CaptureStderr();
+  Status ok = down.run(gpu, stream);
+  std::string said = testing::internal::GetCapturedStderr();
+  fake.memory = whole;
+  ASSERT_TRUE(ok) << ok.error().str();
+  EXPECT_THAT(launched(), ElementsAre("down", "combine_few dependent"));
+  EXPECT_THAT(said, HasSubstr("wants 1 MB for decoded weights, the default is used"));
+  fake.launches.clear();
+  ASSERT_TRUE(down.run(gpu, stream));
+  EXPECT_THAT(launched(), ElementsAre("down", "combine_few dependent")) << "no schedule comes and goes";
 }
 
 } // namespace
