@@ -1,7 +1,20 @@
 // `quern`: runs, checks, compiles and lists .qn kernels from the command line.
 #include "tools/Commands.h"
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <new>
+#include <system_error>
+
+namespace {
+
+/// A full disk under standard output: what is missing there is a failure, whatever the command found.
+int outputFailed(int error) {
+  std::fprintf(stderr, "the output cannot be written: %s\n", std::strerror(error));
+  return quern::tools::failure;
+}
+
+} // namespace
 
 int main(int argc, char **argv) {
   using namespace quern::tools;
@@ -30,10 +43,12 @@ int main(int argc, char **argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &e) {
-    return app.exit(e) == 0 ? success : failure;
+    exitCode = app.exit(e) == 0 ? success : failure;
   } catch (const std::bad_alloc &) { // sizes come from the command line
     std::fprintf(stderr, "not enough memory for these dimensions\n");
     return failure;
+  } catch (const std::system_error &e) { // fmt::print and a full disk
+    return outputFailed(e.code().value());
   }
-  return exitCode;
+  return std::fflush(stdout) == 0 ? exitCode : outputFailed(errno);
 }

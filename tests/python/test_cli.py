@@ -1,5 +1,6 @@
 """The command line: exit codes, messages, JSON, and stages that print and read back."""
 import json
+import os
 import re
 import subprocess
 
@@ -133,3 +134,12 @@ def test_batch_survives_bad_requests():
     answers = [json.loads(line) for line in quern("run-batch", text="\n".join(lines) + "\n").stdout.splitlines()]
     assert [a["ok"] for a in answers] == [False] * 6 + [True]
     assert answers[4]["kind"] == "user" and answers[4]["rule"] == "syntax"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize("command", ["list", "--help", "list linear", "doctor --json"])
+def test_a_full_disk_under_the_output(command):
+    """Texts that are written at once and texts that are written when the program ends."""
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([QUERN, *command.split()], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    fails(result, "the output cannot be written: No space left on device")
