@@ -7,6 +7,7 @@
 #include "tools/Commands.h"
 #include "tools/Load.h"
 #include <algorithm>
+#include <charconv>
 #include <ctime>
 #include <fmt/format.h>
 
@@ -73,6 +74,19 @@ ImageAnswer askImage(const cache::Folder &folder, jit::Request request, const st
   return {schedule, key.hash(), cache::nearest(folder, key)};
 }
 
+/// The rows per expert of the nearest entry, if nothing else is different: the answer to a call that says
+/// nothing of tokens.
+std::optional<int64_t> onlyOtherRows(jit::Request request, const std::string &schedule,
+                                     const cache::Nearest &nearest) {
+  request.schedule = schedule;
+  auto differing = differences(imageKey(request), nearest.entry.key);
+  int64_t rows = 0;
+  if (differing.size() != 1 || differing[0].field != "rows per expert") return std::nullopt;
+  const std::string &text = differing[0].theirs;
+  auto end = std::from_chars(text.data(), text.data() + text.size(), rows);
+  return end.ec == std::errc() && end.ptr == text.data() + text.size() ? std::optional(rows) : std::nullopt;
+}
+
 struct TuningAnswer {
   ListedEntry entry;
   std::string schedule, problem; // problem: why the record cannot be used
@@ -80,18 +94,19 @@ struct TuningAnswer {
 
 /// The results of tuning this call, on any device; of these rows per expert, if the call says them. Their key
 /// is the image's without its schedule, and then what was tuned on and how (runtime/tune).
-std::vector<TuningAnswer> askTuning(const cache::Folder &folder, const jit::Request &request) {
+std::vector<TuningAnswer> askTuning(const cache::Folder &folder, const jit::Request &request,
+                                    bool ofAnyRows) {
   cache::Key key = imageKey(request);
   std::vector<TuningAnswer> out;
   for (ListedEntry &entry : cache::listNames(folder)) {
     if (!entry.name.ends_with(".json") || !cache::readEntry(folder, entry) ||
         entry.state != cache::EntryState::Good || entry.key.kind != "tuning" ||
-        fieldOf(entry.key, "image") != key.kind)
+        fieldOf(entry.key, "image") != key.kind ||
+        (!ofAnyRows && fieldOf(entry.key, "bucket") != std::to_string(request.rowsPerExpert)))
       continue;
     auto differing = differences(key, entry.key);
     std::erase_if(differing, [&](const Difference &d) {
-      return d.ours == absent || d.field == "schedule" ||
-             (d.field == "rows per expert" && request.rowsPerExpert == 0);
+      return d.ours == absent || d.field == "schedule" || (d.field == "rows per expert" && ofAnyRows);
     });
     if (!differing.empty()) continue;
     TuningAnswer answer{std::move(entry), "", ""};
@@ -111,8 +126,10 @@ void print(const ImageAnswer &image) {
   std::string schedule = image.schedule.empty() ? "the default schedule" : image.schedule;
   if (image.hit()) {
     const ListedEntry &entry = image.nearest->entry;
-    fmt::print("hit   {}  {}, {}, {}\n", image.hash.substr(0, 12), schedule, sizeText(entry.size),
-               ageText(entry.modified, std::time(nullptr)));
+    std::string_view rows = fieldOf(entry.key, "rows per expert");
+    fmt::print("hit   {}  {}{}, {}, {}\n", image.hash.substr(0, 12), schedule,
+               rows.empty() || rows == "any" ? "" : fmt::format(" of {} rows per expert", rows),
+               sizeText(entry.size), ageText(entry.modified, std::time(nullptr)));
     return;
   }
   fmt::print("miss  {}  {}\n", image.hash.substr(0, 12), schedule);
@@ -144,7 +161,7 @@ Json imageJson(const ImageAnswer &image, const cache::Key &key) {
 Json tuningJson(const TuningAnswer &tuning, const ImageAnswer &image) {
   Json json = {{"hash", tuning.entry.hash()},
                {"device", fieldOf(tuning.entry.key, "device")},
-               {"rows_per_expert", fieldOf(tuning.entry.key, "rows per expert")},
+               {"rows_per_expert", fieldOf(tuning.entry.key, "bucket")},
                {"policy", fieldOf(tuning.entry.key, "policy")}};
   if (!tuning.problem.empty())
     json["problem"] = tuning.problem;
@@ -166,10 +183,17 @@ int explain(const ExplainOptions &options) {
   auto folder = openCache(options.cache);
   if (!folder) return report(folder.error());
 
-  auto tuned = askTuning(*folder, *request);
+  auto resolved = call.resolve();
+  bool ofAnyRows = !resolved || !saysTokens(**kernel, *resolved);
+  auto tuned = askTuning(*folder, *request, ofAnyRows);
   if (options.arch == "cpu")
     request->rowsPerExpert = 0; // of an untuned image: only a GPU's default looks at it
   ImageAnswer image = askImage(*folder, *request, options.schedule);
+  if (ofAnyRows && !image.hit() && image.nearest)
+    if (auto rows = onlyOtherRows(*request, options.schedule, *image.nearest)) {
+      request->rowsPerExpert = *rows;
+      image = askImage(*folder, *request, options.schedule);
+    }
   jit::Request asked = *request;
   asked.schedule = options.schedule;
   cache::Key key = imageKey(asked);
@@ -192,7 +216,7 @@ int explain(const ExplainOptions &options) {
     if (!text) continue;
     fmt::print("tuned {}  on {} ({} units), rows per expert {}\n", tuning.entry.hash().substr(0, 12),
                fieldOf(tuning.entry.key, "device"), fieldOf(tuning.entry.key, "device units"),
-               fieldOf(tuning.entry.key, "rows per expert"));
+               fieldOf(tuning.entry.key, "bucket"));
     if (tuning.problem.empty())
       print(own);
     else

@@ -79,7 +79,7 @@ std::string summaryOf(const ListedEntry &entry) {
     part("", kernel);
     for (const char *field : {"dims", "act"}) part(" ", fieldOf(key, field));
     if (key.kind == "tuning") {
-      part(", rows per expert ", fieldOf(key, "rows per expert"));
+      part(", rows per expert ", fieldOf(key, "bucket"));
       part(", on ", fieldOf(key, "device"));
     } else {
       if (std::string_view target = fieldOf(key, "target"); target != key.kind) part(", ", target);

@@ -6,6 +6,11 @@
 
 namespace quern::tools {
 
+bool saysTokens(const syntax::Kernel &kernel, const oracle::GenerateOptions &call) {
+  const syntax::Dim &tokens = kernel.routing >= 0 ? kernel.params[kernel.routing].dims[0] : kernel.rows;
+  return tokens.isConstant() || call.dims.count(tokens.sym);
+}
+
 Expected<jit::Request> requestFor(const syntax::Program &program, const syntax::Kernel &kernel,
                                   const CallOptions &options) {
   auto call = options.resolve();
@@ -35,11 +40,13 @@ Expected<jit::Request> requestFor(const syntax::Program &program, const syntax::
   binding.dims.erase("top_k");
   for (const syntax::Param &p : kernel.outputs) binding.outputs.push_back({p.name, dtype(p), {}});
   jit::Request request = makeRequest(program, kernel, binding, args);
-  // The default schedule looks at the rows of an expert only where the call says how many tokens there are.
-  if (call->dims.count("T") && kernel.routing >= 0) {
-    auto dim = [&](const char *symbol) { return std::max<int64_t>(1, chosen->dims[symbol]); };
-    int64_t mean = dim("T") * dim("top_k") / dim("E");
-    request.rowsPerExpert = int64_t(std::bit_ceil(uint64_t(std::max<int64_t>(1, mean))));
+  // The default schedule looks at the rows of an expert only where the call says how many tokens there are;
+  // rounded as makeRequest does for a call with a routing.
+  if (kernel.routing >= 0 && saysTokens(kernel, *call)) {
+    const auto &symbols = kernel.params[kernel.routing].dims; // of tokens and experts
+    auto extent = [&](const std::string &symbol) { return std::max<int64_t>(1, chosen->dims[symbol]); };
+    int64_t rows = extent(symbols[0].sym) * extent("top_k"), experts = extent(symbols[1].sym);
+    request.rowsPerExpert = int64_t(std::bit_ceil(uint64_t((rows + experts - 1) / experts)));
   }
   std::vector<std::string> compiledIn;
   for (const std::string &name : chosen->chosen)

@@ -6,6 +6,9 @@
 
 namespace quern::tools {
 
+/// Whether the options of a call name its tokens (of a dense kernel: its rows).
+bool saysTokens(const syntax::Kernel &kernel, const oracle::GenerateOptions &call);
+
 /// The request of a call with contiguous tensors of these options, made without any data. Dimensions that the
 /// options leave open are chosen, and named on standard error.
 Expected<jit::Request> requestFor(const syntax::Program &program, const syntax::Kernel &kernel,

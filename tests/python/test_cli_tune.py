@@ -85,6 +85,10 @@ def test_a_tuning_is_shown_kept_and_found_again(tmp_path, compiler):
         assert again["from_record"] and again["schedule"] == call["schedule"]
         assert [c["state"] for c in again["candidates"]].count("pruned") > 100  # rejected ones are named again
         assert page.read_text().count("<svg class=\"w") == 4
+        assert "rows per expert 4, on " in quern("cache", "ls", "--kind", "tuning").stdout
+        for tokens, there in (("", 1), (",T=8", 1), (",T=7", 1), (",T=4", 0), (",T=9", 0)):
+            told = json.loads(quern("cache", "explain", *SHAPE[1:-1], SHAPE[-1] + tokens, "--json").stdout)["tuning"]
+            assert [t["rows_per_expert"] for t in told] == ["4"] * there, tokens
 
 
 def test_ranked_without_a_device(tmp_path):

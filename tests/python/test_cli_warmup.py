@@ -74,6 +74,21 @@ def test_ahead_of_time_for_a_gpu_in_every_bucket(cache, compiler):
     assert quern("cache", "verify").returncode == 0
 
 
+def test_explain_rounds_rows_as_a_call_does(cache, compiler):
+    """26 rows on 3 experts are 9 for each, 16 as a power of two; who says nothing of tokens is told what is there."""
+    assert [e["rows_per_expert"] for e in warm(*SMALL, "--arch", "sm_90a", "--tokens", "13")["entries"]] == [16]
+
+    def explain(dims):
+        return quern("cache", "explain", *SMALL[:3], "--dim", dims, "--arch", "sm_90a")
+
+    for tokens, code in ((13, 0), (20, 0), (12, 1), (25, 1)):
+        result = explain(f"{SMALL[-1]},T={tokens}")
+        assert result.returncode == code, result.stdout
+        assert ("\nhit " in result.stdout) == (code == 0) and ("differs in 'rows per expert'" in result.stdout) == (code == 1)
+    untold = explain(SMALL[-1])
+    assert untold.returncode == 0 and "the default schedule of 16 rows per expert" in untold.stdout
+
+
 def test_goes_on_after_a_kill(cache, compiler):
     process = start("warmup", *MANY)
     for _ in range(2):  # two are done, the third has begun
