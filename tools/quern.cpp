@@ -1,4 +1,5 @@
 // `quern`: runs, checks, compiles and lists .qn kernels from the command line.
+#include "runtime/config/Knobs.h"
 #include "tools/Commands.h"
 #include <cerrno>
 #include <cstdio>
@@ -26,7 +27,8 @@ int main(int argc, char **argv) {
              "  quern run gpt_oss --kernel gate_up --dim T=64,E=32,N=5760,K=2880,top_k=4 --check\n"
              "  quern compile gpt_oss --kernel down --emit=quern\n"
              "  quern check my_kernels.qn\n"
-             "`quern COMMAND --help` describes a command.");
+             "`quern COMMAND --help` describes a command.\n\n" +
+             quern::config::helpText());
   int exitCode = success;
   addRun(app, exitCode);
   addCompile(app, exitCode);

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,14 @@ def test_version_and_help():
     assert "run-batch" not in quern("--help").stdout
     fails(quern("run", "gpt_oss", "--layout", "rows"), "--layout: rows not in {cpu,bnb,gpu}")
     fails(quern(), "subcommand is required")
+
+
+def test_help_names_every_environment_variable():
+    rows = re.findall(r"^\| `(QUERN_\w+)` \|([^|]*)\|([^|]*)\|", (Path(__file__).parents[2] / "docs" / "knobs.md").read_text(), re.M)
+    text = quern("--help").stdout
+    assert len(rows) > 10
+    for name, values, default in rows:
+        assert f"\n  {name}\n" in text and f"{values.strip()}; default: {default.strip()}\n" in text
 
 
 def test_list_shows_signatures():
