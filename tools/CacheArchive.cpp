@@ -97,13 +97,11 @@ struct ImportOptions {
 };
 
 int importEntries(const ImportOptions &options) {
-  auto folder = openCache(options.cache);
+  auto folder = openCache(options.cache, true);
   if (!folder) return report(folder.error());
   uint64_t limit = cache::limitFromEnvironment();
   auto store = cache::Store::open(folder->path, limit);
-  if (!store || !folder->writable || !limit)
-    return report(
-        Error::system(limit ? "is read-only" : "keeps nothing: QUERN_CACHE_LIMIT is 0", folder->path));
+  if (!store || !folder->writable) return report(Error::system("is read-only", folder->path));
   int fd = options.file == "-" ? STDIN_FILENO : open(options.file.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return report(fileError("cannot be read", options.file));
 

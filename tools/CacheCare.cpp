@@ -86,7 +86,7 @@ std::vector<cache::CacheFile> ownFiles(const cache::Folder &folder) {
 }
 
 int clear(const ClearOptions &options) {
-  auto folder = openCache(options.cache);
+  auto folder = openCache(options.cache, true);
   if (!folder) return report(folder.error());
   bool all = options.filter.empty();
   std::vector<cache::CacheFile> files;

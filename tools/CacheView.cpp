@@ -17,7 +17,7 @@ void CacheOptions::add(CLI::App &command, bool withJson) {
   if (withJson) command.add_flag("--json", json, "machine-readable output");
 }
 
-Expected<cache::Folder> openCache(const CacheOptions &options) {
+Expected<cache::Folder> openCache(const CacheOptions &options, bool changes) {
   if (!options.folder.empty()) {
     auto folder = cache::openFolder(options.folder, false);
     if (!folder) return folder.takeError();
@@ -25,7 +25,10 @@ Expected<cache::Folder> openCache(const CacheOptions &options) {
     setenv(std::string(config::info(config::Knob::CacheDir).name).c_str(), folder->path.c_str(), 1);
     return folder;
   }
-  cache::FolderChoice choice = cache::chooseFolder(cache::Places::fromEnvironment());
+  cache::Places places = cache::Places::fromEnvironment();
+  if (changes && places.cacheDir)
+    if (auto named = cache::openFolder(*places.cacheDir, true); !named) return named.takeError();
+  cache::FolderChoice choice = cache::chooseFolder(places);
   if (!choice.folder) return Error::system("there is no folder for it: " + choice.warning, "cache");
   if (!choice.warning.empty()) fmt::print(stderr, "{}\n", choice.warning);
   return std::move(*choice.folder);

@@ -17,8 +17,9 @@ struct CacheOptions {
 };
 
 /// The folder that the user's kernels are kept in, or `options.folder`. Says on standard error when that is
-/// not the expected one; an error when there is none.
-Expected<cache::Folder> openCache(const CacheOptions &options);
+/// not the expected one; an error when there is none. Nor is another one taken in place of QUERN_CACHE_DIR
+/// when the command `changes` it: who names a folder to clear or to fill means that one.
+Expected<cache::Folder> openCache(const CacheOptions &options, bool changes = false);
 
 /// --kind, --kernel, --match: which entries a command is about.
 struct CacheFilter {

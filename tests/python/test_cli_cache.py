@@ -63,6 +63,9 @@ def test_unusable(tmp_path):
     assert str(file) in result.stderr and "QUERN_CACHE_DIR" in result.stderr
     assert len(result.stderr.splitlines()) == 1 and file.read_text() == "not a folder"
     fails(quern(None, "cache", "verify", "--folder", file), str(file))
+    # What changes a folder that was named changes no other one.
+    for command in (["clear", "--yes"], ["import", tmp_path / "kernels.tar.zst"]):
+        assert str(file) in fails(quern(file, "cache", *command), "is not a folder").stderr
 
 
 def test_ls(cache, tmp_path):
