@@ -1,5 +1,6 @@
 // Archives of cache entries (runtime/cache/Archive.h): there and back, and what a stranger's archive can do.
 #include "tests/unit/cache_archive_support.h"
+#include "tests/unit/cache_support.h"
 #include <gmock/gmock.h>
 
 using namespace quern;
@@ -259,10 +260,7 @@ TEST_F(CacheArchive, ManifestNamesTheEntries) {
 
 /// Random damage of the members, and of the bytes: what is kept is what was exported, whatever else happens.
 TEST_F(CacheArchive, RandomDamage) {
-  uint64_t seed = std::random_device{}();
-  RecordProperty("seed", std::to_string(seed));
-  SCOPED_TRACE(fmt::format("seed {}", seed));
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(testSeed());
   auto good = membersOf(from);
   std::string whole = exported(from, keys);
   ImportLimits limits{.entryBytes = 1 << 16, .totalBytes = 1 << 20, .entries = 50};
