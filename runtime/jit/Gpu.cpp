@@ -173,7 +173,8 @@ Expected<std::string> emitGpu(const EmitRequest &request) {
   if (*wanted == Llvm) {
     std::string text;
     llvm::raw_string_ostream out(text);
-    c.llvmModule->print(out, nullptr);
+    // With the order of uses, on which the order of instructions depends: the same PTX comes out of the text.
+    c.llvmModule->print(out, nullptr, /*ShouldPreserveUseListOrder=*/true);
     return text;
   }
   if (upTo(Ptx)) {

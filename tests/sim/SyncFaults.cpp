@@ -95,7 +95,9 @@ const std::vector<Fault> &syncFaults() {
        &sorted,
        "expand-multiply",
        [](Editor &e) { e.drop(e.prims("mbarrier.wait", Area::Empty)); },
-       {{"race", {"producer", "smem+0x", "overwrites"}}, {"mbarrier", {"producer", "smem+0x"}}}},
+       {{"race", {"producer", "smem+0x", "overwrites"}},
+        {"race", {"producer", "st.shared", "smem+0x", "load of consumer"}},
+        {"mbarrier", {"producer", "smem+0x"}}}},
       {"empty-parity-inverted",
        "the producer waits for a release of a stage that was never filled",
        &sorted,
@@ -322,11 +324,9 @@ const std::vector<Fault> &syncFaults() {
        &sorted,
        "expand-setup",
        [](Editor &e) {
-         bool first = true; // the one between the warps' totals and their readers stays
-         for (auto sync : e.intrinsics(syncThreads)) {
-           if (!first) sync->erase(), e.count();
-           first = false;
-         }
+         int kept = 3; // the order's two and the one between the warps' totals and their readers stay
+         for (auto sync : e.intrinsics(syncThreads))
+           if (kept-- <= 0) sync->erase(), e.count();
        },
        {{"race", {"consumer", "smem+0x", "store of producer", "a barrier is missing"}}},
        sim::Scheduler::Fifo}, // values from before the store would divide by zero, which ends a process on a

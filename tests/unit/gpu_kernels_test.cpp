@@ -102,6 +102,20 @@ TEST(GpuKernels, OneExpertHasAll) {
   checkRagged("qwen3.qn", "down", {257}, shape); // E = 1
 }
 
+/// The tile table and the order of experts take several rounds of a CTA's threads; above 512 there is no
+/// order. Rows on both sides of every width.
+TEST(GpuKernels, ManyExperts) {
+  QUERN_NEEDS_DEVICE();
+  std::mt19937_64 random(seed());
+  for (int64_t experts : {33, 400, 513}) {
+    std::vector<int64_t> rows(experts);
+    for (int i = 0; i < 24; ++i) rows[random() % experts] = int64_t(random() % 70);
+    rows.back() = 40;
+    checkRagged("gpt_oss.qn", "down", rows, {{"N", 64}, {"K", 64}}, "bm=64 bn=64 stages=3");
+    checkRagged("gpt_oss.qn", "gate_up", rows, {{"N", 64}, {"K", 64}}, "bm=64 bn=32 stages=3");
+  }
+}
+
 TEST(GpuKernels, NoRows) {
   QUERN_NEEDS_DEVICE();
   for (auto [file, kernel] : routedKernels) {
