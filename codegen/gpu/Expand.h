@@ -60,9 +60,6 @@ Share shareOf(Emitter &e, const Plan &plan, Value done = {});
 /// The K loop of decode=ahead for a qtile.multiply of `width` tokens: its accumulators.
 SmallVector<Value> multiplyFragments(Emitter &e, const Plan &plan, int64_t width, Value done);
 
-/// The expert of an entry of the tile table, of `experts` in all.
-Value expertAt(Emitter &e, const Plan &plan, Value experts, Value entry);
-
 /// Moves the ops of `from`'s only block to the insertion point, its arguments replaced by `values`.
 void inlineRegion(Emitter &e, mlir::Region &from, ValueRange values);
 

@@ -1,11 +1,7 @@
-// expand-setup: stage barriers, the order of experts and the tile table, by every thread of the CTA.
+// expand-setup: stage barriers and the tile table, by every thread of the CTA.
 //
-// Where tiles differ in width, experts come in descending order of it: CTAs take tiles by a stride, so they
-// end together only if the last tiles are the short ones. An expert's place is the number of those that come
-// before it, counted by one thread: all CTAs find the same order, whatever happens in which order.
 // The table is a scan of each expert's number of tiles: a warp scan by shuffles, then the totals of the warps
 // through shared memory; blockDim experts a round.
-#include "codegen/gpu/Cut.h"
 #include "codegen/gpu/Expand.h"
 #include "codegen/gpu/Passes.h"
 
@@ -60,53 +56,6 @@ static Value warpScan(Emitter &e, Value v) {
   return v;
 }
 
-static Value areOrdered(Emitter &e, Value experts) { return e.ge(e.c(Schedule::maxOrdered), experts); }
-
-Value expertAt(Emitter &e, const Plan &plan, Value experts, Value entry) {
-  if (!plan.ordersExperts()) return entry;
-  auto ordered = [&]() -> SmallVector<Value> {
-    return {e.load(e.i32(), e.at(e.smem(plan.order), e.wide(e.shl(entry, 2))), 4)};
-  };
-  return e.ifElse(areOrdered(e, experts), {e.i32()}, ordered,
-                  [&]() -> SmallVector<Value> { return {entry}; })[0];
-}
-
-static Value rowsOf(Emitter &e, Value offsets, Value expert) {
-  Value p = e.at(offsets, e.wide(e.shl(expert, 2)));
-  return e.sub(e.load(e.i32(), e.at(p, 4), 4), e.load(e.i32(), p, 4));
-}
-
-/// Fills the order; the table's room holds the keys meanwhile: the width, then the lower number first.
-static void orderExperts(Emitter &e, const Plan &plan, Value offsets, Value experts) {
-  int64_t threads = plan.schedule.threads();
-  Value keys = e.smem(plan.table), tid = e.tid();
-  auto keyAt = [&](Value expert) { return e.at(keys, e.wide(e.shl(expert, 2))); };
-  e.forLoop(
-      tid, experts, {},
-      [&](Value expert, ValueRange) -> SmallVector<Value> {
-        Cut cut = cutRows(e, plan.schedule, rowsOf(e, offsets, expert));
-        Value width = widthFor(e, plan.schedule, cut.part);
-        e.store(e.sub(e.shl(width, 16), expert), keyAt(expert), 4);
-        return {};
-      },
-      threads);
-  e.syncThreads();
-  e.forLoop(
-      tid, experts, {},
-      [&](Value expert, ValueRange) -> SmallVector<Value> {
-        Value mine = e.load(e.i32(), keyAt(expert), 4);
-        Value place =
-            e.forLoop(e.c(0), experts, {e.c(0)}, [&](Value other, ValueRange n) -> SmallVector<Value> {
-              Value before = e.lt(mine, e.load(e.i32(), keyAt(other), 4));
-              return {e.add(n[0], e.select(before, e.c(1), e.c(0)))};
-            })[0];
-        e.store(expert, e.at(e.smem(plan.order), e.wide(e.shl(place, 2))), 4);
-        return {};
-      },
-      threads);
-  e.syncThreads();
-}
-
 static LogicalResult expandSetup(qtile::SetupOp op, Emitter &e, const Plan &plan) {
   const Schedule &s = plan.schedule;
   int64_t threads = s.threads(), warps = threads / 32;
@@ -115,18 +64,17 @@ static LogicalResult expandSetup(qtile::SetupOp op, Emitter &e, const Plan &plan
   Value tid = e.tid(), warp = e.shr(tid, 5), lane = e.andi(tid, 31);
   initBarriers(e, plan);
   if (s.decode == Decode::Pairs) fillPairs(e, plan, warp, lane);
-  if (plan.ordersExperts())
-    e.ifThen(areOrdered(e, experts), [&] { orderExperts(e, plan, offsets, experts); });
   Value table = e.smem(plan.table), scratch = e.smem(plan.scratch);
   e.ifThen(e.eq(tid, 0), [&] { e.store(e.c(0), table, 4); });
-  Value all = e.forLoop(
+  e.forLoop(
       e.c(0), experts, {e.c(0)},
       [&](Value base, ValueRange carried) -> SmallVector<Value> {
-        Value entry = e.add(base, tid), inside = e.lt(entry, experts);
+        Value expert = e.add(base, tid), inside = e.lt(expert, experts);
         Value mine = e.ifElse(
             inside, {e.i32()},
             [&]() -> SmallVector<Value> {
-              Value rows = rowsOf(e, offsets, expertAt(e, plan, experts, entry));
+              Value p = e.at(offsets, e.wide(e.shl(expert, 2)));
+              Value rows = e.sub(e.load(e.i32(), e.at(p, 4), 4), e.load(e.i32(), p, 4));
               return {e.mul(e.div(e.add(rows, s.bn - 1), s.bn), groups)};
             },
             [&]() -> SmallVector<Value> { return {e.c(0)}; })[0];
@@ -139,13 +87,13 @@ static LogicalResult expandSetup(qtile::SetupOp op, Emitter &e, const Plan &plan
           before = e.add(before, e.select(e.lt(e.c(w), warp), total, e.c(0)));
           all = e.add(all, total);
         }
-        e.ifThen(inside,
-                 [&] { e.store(e.add(before, scanned), e.at(table, e.wide(e.shl(e.add(entry, 1), 2))), 4); });
+        e.ifThen(inside, [&] {
+          e.store(e.add(before, scanned), e.at(table, e.wide(e.shl(e.add(expert, 1), 2))), 4);
+        });
         e.syncThreads();
         return {all};
       },
-      threads)[0];
-  e.ifThen(e.eq(tid, 0), [&] { e.store(all, e.smem(plan.total()), 4); });
+      threads);
   e.syncThreads(); // barriers and table[0], also when there is no expert
   if (s.cluster * s.split > 1) e.prim("cluster.arrive", {}), e.prim("cluster.wait", {});
   // What is before this overlaps with the end of the kernel that gathers; offsets are older than that one.

@@ -3,9 +3,9 @@
 //   for (tile = cluster id; tile < all tiles; tile += clusters) { expert by binary search in the tile table;
 //   ... }
 //
-// Tiles of an expert run over weight tiles first, so that the CTAs of a wave share activations in L2. Where
-// tiles differ in width, experts come in the order of expand-setup, widest tiles first.
-#include "codegen/gpu/Cut.h"
+// Tiles of an expert run over weight tiles first, so that the CTAs of a wave share activations in L2. An
+// expert's rows are cut into equal parts, not into full tiles and a rest: a rest of 20 rows would cost as
+// much as 32.
 #include "codegen/gpu/Expand.h"
 #include "codegen/gpu/Passes.h"
 
@@ -32,18 +32,20 @@ Share shareOf(Emitter &e, const Plan &plan, Value done) {
   return share;
 }
 
-/// The entry of the table whose tiles include `tile`: the last i with table[i] <= tile. There is an expert.
-static Value findEntry(Emitter &e, Value table, Value experts, Value tile) {
+/// The expert whose tiles include `tile`: the last e with table[e] <= tile.
+static Value findExpert(Emitter &e, Value table, Value experts, Value tile) {
   auto loop = scf::WhileOp::create(
       e.b, e.loc, TypeRange{e.i32(), e.i32()}, ValueRange{e.c(0), experts},
+      [&](OpBuilder &, Location, ValueRange v) {
+        scf::ConditionOp::create(e.b, e.loc, e.lt(e.add(v[0], 1), v[1]), v);
+      },
       [&](OpBuilder &, Location, ValueRange v) {
         Value middle = e.shr(e.add(v[0], v[1]), 1);
         Value first = e.load(e.i32(), e.at(table, e.wide(e.shl(middle, 2))), 4);
         Value below = e.ge(tile, first);
-        Value low = e.select(below, middle, v[0]), high = e.select(below, v[1], middle);
-        scf::ConditionOp::create(e.b, e.loc, e.lt(e.add(low, 1), high), ValueRange{low, high});
-      },
-      [&](OpBuilder &, Location, ValueRange v) { scf::YieldOp::create(e.b, e.loc, v); });
+        scf::YieldOp::create(e.b, e.loc,
+                             ValueRange{e.select(below, middle, v[0]), e.select(below, v[1], middle)});
+      });
   return loop.getResult(0);
 }
 
@@ -52,6 +54,7 @@ static LogicalResult expandTiles(qtile::TilesOp op, Emitter &e, const Plan &plan
   int64_t together = s.cluster * s.split; // CTAs of a cluster
   int64_t groups = (plan.facts.weightTiles(s) + s.cluster - 1) / s.cluster;
   Value table = e.smem(plan.table), offsets = op.getOffsets(), experts = op.getExperts();
+  Value total = e.load(e.i32(), e.at(table, e.wide(e.shl(experts, 2))), 4);
   Value rank = e.c(0), first = e.sreg("ctaid.x"), stride = e.sreg("nctaid.x");
   if (together > 1) {
     rank = e.rem(first, together);
@@ -61,23 +64,30 @@ static LogicalResult expandTiles(qtile::TilesOp op, Emitter &e, const Plan &plan
   auto loop = scf::WhileOp::create(
       e.b, e.loc, TypeRange{e.i32(), e.i32()}, ValueRange{first, e.c(0)},
       [&](OpBuilder &, Location, ValueRange v) {
-        // Read again for each tile, and not from behind the last entry: the producer has no register to spare
-        // for it, nor for the size of the table, which both passes would share.
-        Value total = e.load(e.i32(), e.smem(plan.total()), 4);
         scf::ConditionOp::create(e.b, e.loc, e.lt(v[0], total), v);
       },
       [&](OpBuilder &, Location, ValueRange v) {
-        Value entry = findEntry(e, table, experts, v[0]);
-        Value local = e.sub(v[0], e.load(e.i32(), e.at(table, e.wide(e.shl(entry, 2))), 4));
-        Value expert = expertAt(e, plan, experts, entry);
+        Value expert = findExpert(e, table, experts, v[0]);
+        Value local = e.sub(v[0], e.load(e.i32(), e.at(table, e.wide(e.shl(expert, 2))), 4));
         Value tokenTile = e.div(local, groups);
         Value weightTile = e.mul(e.sub(local, e.mul(tokenTile, groups)), s.cluster);
         if (s.cluster > 1) weightTile = e.add(weightTile, rank);
         Value base = e.at(offsets, e.wide(e.shl(expert, 2)));
         Value begin = e.load(e.i32(), base, 4), end = e.load(e.i32(), e.at(base, 4), 4);
-        Value part = cutRows(e, s, e.sub(end, begin)).part;
-        Value row0 = e.add(begin, e.mul(tokenTile, part)), rows = e.min(part, e.sub(end, row0));
-        inlineRegion(e, op.getBody(), {expert, row0, rows, widthFor(e, s, rows), weightTile, v[1]});
+        Value count = e.sub(end, begin), parts = e.div(e.add(count, s.bn - 1), s.bn);
+        int64_t step = std::min<int64_t>(16, s.bn);
+        Value part =
+            e.div(e.sub(e.add(count, parts), e.c(1)), parts); // rows of a part, then a multiple of `step`
+        part = e.mul(e.div(e.add(part, step - 1), step), step);
+        Value row0 = e.add(begin, e.mul(tokenTile, part));
+        Value rows = e.min(part, e.sub(end, row0)), width;
+        if (s.bn <= 32) {
+          width = e.c(s.bn);
+          for (int64_t w = s.bn / 2; w >= 8; w /= 2) width = e.select(e.ge(e.c(w), rows), e.c(w), width);
+        } else {
+          width = e.shl(e.shr(e.add(rows, 31), 5), 5);
+        }
+        inlineRegion(e, op.getBody(), {expert, row0, rows, width, weightTile, v[1]});
         scf::YieldOp::create(e.b, e.loc, ValueRange{e.add(v[0], stride), e.add(v[1], steps)});
       });
   op.getDone().replaceAllUsesWith(loop.getResult(1));

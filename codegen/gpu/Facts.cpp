@@ -81,8 +81,7 @@ void Plan::place() {
   exchange = barriers + schedule.stages * 16;
   table = exchange + (schedule.split > 1 ? Schedule::exchangeBytes : 0);
   scratch = table + (maxExperts + 1) * 4;
-  order = scratch + 33 * 4;
-  pairs = up(order + schedule.orderBytes(maxExperts), 128);
+  pairs = up(scratch + 33 * 4, 128);
   partial = pairs + (schedule.decode == Decode::Pairs ? Schedule::pairTableBytes : 0);
   end = partial + schedule.partialBytes();
 }

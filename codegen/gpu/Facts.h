@@ -52,8 +52,7 @@ struct Plan {
   Plan(Schedule s, Facts f) : schedule(s), facts(std::move(f)) { place(); }
 
   int64_t xBytes = 0, codeBytes = 0, scaleBytes = 0; // of one stage
-  int64_t codes = 0, scales = 0, barriers = 0, exchange = 0, table = 0, scratch = 0, order = 0, pairs = 0;
-  int64_t partial = 0;
+  int64_t codes = 0, scales = 0, barriers = 0, exchange = 0, table = 0, scratch = 0, pairs = 0, partial = 0;
   int64_t end = 0;
   int64_t boxRows = 32;
   static constexpr int64_t maxExperts = 1024;
@@ -68,10 +67,6 @@ struct Plan {
   bool assembles() const { return schedule.gather == Gather::Fused || !(ahead() || facts.alignedScales()); }
   /// The producer's 128 threads all take part (not one thread alone).
   bool wideProducer() const { return schedule.gather == Gather::Fused || storesScales(); }
-  /// The number of all tiles, behind the sums of 32 warps.
-  int64_t total() const { return scratch + 32 * 4; }
-  /// Tiles of the widest experts come first.
-  bool ordersExperts() const { return schedule.orderBytes(1) > 0; }
   int64_t fullArrivals() const { return 1 + (wideProducer() ? 128 : 0); }
   int64_t emptyArrivals() const { return schedule.consumers() * 4 * schedule.cluster; }
   /// Of the two barriers at `exchange` (split): the peers' sums are there; this CTA's were read.

@@ -149,10 +149,10 @@ int64_t Schedule::smemBytes(int64_t experts, int64_t scalesPerStep, bool zero) c
   // Of a stage: activations in 16 bits (128-byte swizzle), weights, scales or products.
   int64_t stage = bn * 64 * 2 + weightBytes() + bm * scalesPerStep * scaleBytes(zero);
   int64_t barriers = alignUp(stages * stage, 128);
-  // Two mbarriers a stage, the tile table, words for the sums of 32 warps' scan, the order of experts.
+  // Two mbarriers a stage, the tile table, and words for the sums of 32 warps' scan.
   int64_t pairs = decode == Decode::Pairs ? pairTableBytes : 0, exchange = split > 1 ? exchangeBytes : 0;
-  return alignUp(barriers + stages * 16 + exchange + (experts + 1) * 4 + 33 * 4 + orderBytes(experts), 128) +
-         pairs + partialBytes();
+  return alignUp(barriers + stages * 16 + exchange + (experts + 1) * 4 + 33 * 4, 128) + pairs +
+         partialBytes();
 }
 
 void Schedule::fitStages() {

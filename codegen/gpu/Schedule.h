@@ -59,10 +59,6 @@ struct Schedule {
   static constexpr int64_t exchangeBytes = 16; // two mbarriers of a split
   /// Where a CTA leaves its partial sums of a tile for the first CTA of its cluster.
   int64_t partialBytes() const { return split > 1 ? bm * bn * 4 : 0; }
-  /// The order of experts; more of them than this stay as they are. Tiles of at most 32 tokens differ too
-  /// little in time.
-  static constexpr int64_t maxOrdered = 512;
-  int64_t orderBytes(int64_t experts) const { return bn > 32 ? std::min(experts, maxOrdered) * 4 : 0; }
   static constexpr int64_t pairTableBytes = 256 * 32 * 8; // 256 pairs, a copy for each lane
   /// Of a stage: what the weights of 64 columns take, codes or (decode=ahead) 16-bit values, without scales.
   int64_t weightBytes() const { return bm * (decode == Decode::Ahead ? 128 : 32); }

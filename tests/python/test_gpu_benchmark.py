@@ -266,17 +266,18 @@ def test_the_prediction_stands_in_the_row_of_quern():
 
 
 def test_goals():
-    def record(tokens, rows, **us):
+    def record(tokens, rows, projection="down", **us):
         found = {name.replace("_plus_", "+"): {"us": value, "gbps": 3000.0} for name, value in us.items()}
-        return {"case": f"c{tokens}", "model": "gpt-oss-20b", "projection": "down", "tokens": tokens, "rows_per_expert": rows, "peers": found}
+        return {"case": f"c{tokens}", "model": "gpt-oss-20b", "projection": projection, "tokens": tokens, "rows_per_expert": rows, "peers": found}
 
     records = [
         record(4096, 512, quern=100.0, grouped_mm=99.0, dense=85.0, dequant_plus_gmm=250.0),
         record(2048, 256, quern=100.0, grouped_mm=120.0, dense=70.0),
         record(1, 0.1, quern=5.0),
+        record(4096, 512, "layer", quern=100.0, grouped_mm=150.0, dequant_plus_gmm=190.0),
     ]
     found = gpu_goals.verdicts(records, (8e14, 4e12))
     assert [line.split(": ")[2].split(" (goal")[0] for line in found] == [
-        "MISSED in 1 of 2 cases, worst 0.99", "met in 1 of 1 cases, worst 2.50", "MISSED in 1 of 2 cases, worst 0.70", "met in 1 of 1 cases, worst 0.75",
+        "MISSED in 1 of 2 cases, worst 0.99", "met in 1 of 1 cases, worst 1.50", "MISSED in 0 of 1 cases, worst 1.90", "met in 1 of 1 cases, worst 2.50", "MISSED in 1 of 2 cases, worst 0.70", "met in 1 of 1 cases, worst 0.75",
     ]  # fmt: skip
     assert all(line.endswith("not measured") for line in gpu_goals.verdicts([], (1.0, 1.0)))

@@ -324,9 +324,11 @@ const std::vector<Fault> &syncFaults() {
        &sorted,
        "expand-setup",
        [](Editor &e) {
-         int kept = 3; // the order's two and the one between the warps' totals and their readers stay
-         for (auto sync : e.intrinsics(syncThreads))
-           if (kept-- <= 0) sync->erase(), e.count();
+         bool first = true; // the one between the warps' totals and their readers stays
+         for (auto sync : e.intrinsics(syncThreads)) {
+           if (!first) sync->erase(), e.count();
+           first = false;
+         }
        },
        {{"race", {"consumer", "smem+0x", "store of producer", "a barrier is missing"}}},
        sim::Scheduler::Fifo}, // values from before the store would divide by zero, which ends a process on a

@@ -102,8 +102,7 @@ TEST(GpuKernels, OneExpertHasAll) {
   checkRagged("qwen3.qn", "down", {257}, shape); // E = 1
 }
 
-/// The tile table and the order of experts take several rounds of a CTA's threads; above 512 there is no
-/// order. Rows on both sides of every width.
+/// The tile table takes several rounds of a CTA's threads. Rows on both sides of every width.
 TEST(GpuKernels, ManyExperts) {
   QUERN_NEEDS_DEVICE();
   std::mt19937_64 random(seed());

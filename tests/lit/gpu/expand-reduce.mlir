@@ -71,7 +71,7 @@ qtile.program @p params [] schedule "bn=32 stages=3 decode=fast split=4" facts {
 
 // One consumer warpgroup: pairs lie 1024 bytes apart; stages of 8192 + 2048 + 256 bytes and the table come before the region.
 // TWO: qtile.smem 31536
-// TWO: qtile.smem 37888
+// TWO: qtile.smem 35840
 // TWO: "ld.cluster.b64"({{.*}}, %c1_i32)
 // TWO: [1024]
 

@@ -65,10 +65,6 @@ qtile.program @p params ["offsets -1 0", "experts -1 0"] schedule "bn=32 stages=
 // CHECK: barrier.cta.sync
 // CHECK-NEXT: scf.yield
 // CHECK-NEXT: }
-// One thread keeps the number of all tiles.
-// CHECK: %[[ALL:.*]] = qtile.smem 30388
-// CHECK-NEXT: llvm.store %{{.*}}, %[[ALL]]{{.*}}
-// CHECK-NEXT: }
 // CHECK-NEXT: barrier.cta.sync
 // CHECK-NOT: cluster
 // CHECK-NOT: qtile.setup
@@ -90,29 +86,7 @@ qtile.program @p params ["offsets -1 0", "experts -1 0"] schedule "bn=32 stages=
 // One consumer warpgroup: 256 threads, 8 warps, 5 weight tiles of 64 rows.
 // OTHER: "mbarrier.init"({{.*}}, %c1_i32)
 // OTHER: "mbarrier.init"({{.*}}, %c4_i32)
-// Tiles of up to 256 tokens differ in width. First the keys: the width of each expert's tiles above its number, subtracted.
-// OTHER: %[[FEW:.*]] = arith.cmpi sle, %{{.*}}, %c512_i32
-// OTHER-NEXT: scf.if %[[FEW]]
-// OTHER: %[[KEYS:.*]] = qtile.smem 70176
-// OTHER: scf.for %[[E:.*]] = %[[TID:.*]] to %{{.*}} step %c256_i32
-// OTHER: %[[KEY:.*]] = arith.shli %{{.*}}, %c16_i32
-// OTHER-NEXT: %[[VALUE:.*]] = arith.subi %[[KEY]], %[[E]]
-// OTHER: %[[AT:.*]] = llvm.getelementptr %[[KEYS]]
-// OTHER-NEXT: llvm.store %[[VALUE]], %[[AT]]
-// OTHER: barrier.cta.sync
-// Then each expert's place: how many keys are greater.
-// OTHER: scf.for %[[F:.*]] = %[[TID]] to %{{.*}} step %c256_i32
-// OTHER: %[[MINE:.*]] = llvm.load {{.*}} : !llvm.ptr<3> -> i32
-// OTHER: %[[PLACE:.*]] = scf.for %{{.*}} = %c0_i32 to %{{.*}} step %c1_i32 iter_args(%[[N:.*]] = %c0_i32)
-// OTHER: %[[THEIRS:.*]] = llvm.load {{.*}} : !llvm.ptr<3> -> i32
-// OTHER-NEXT: %[[LESS:.*]] = arith.cmpi slt, %[[MINE]], %[[THEIRS]]
-// OTHER: qtile.smem 74408
-// OTHER: arith.shli %[[PLACE]], %c2_i32
-// OTHER: llvm.store %[[F]], {{.*}} : i32, !llvm.ptr<3>
-// OTHER: barrier.cta.sync
-// The table is in that order.
 // OTHER: step %c256_i32
-// OTHER: llvm.load {{.*}} : !llvm.ptr<3> -> i32
 // OTHER: %[[UP:.*]] = arith.addi %{{.*}}, %c255_i32
 // OTHER-NEXT: %[[PARTS:.*]] = arith.divui %[[UP]], %c256_i32
 // OTHER-NEXT: arith.muli %[[PARTS]], %c5_i32

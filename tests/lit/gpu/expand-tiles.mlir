@@ -19,50 +19,43 @@ qtile.program @p params ["offsets -1 0", "experts -1 0"] schedule "bn=32 stages=
 }
 
 // CHECK: ^bb0(%[[OFFSETS:.*]]: !llvm.ptr<1>, %[[EXPERTS:.*]]: i32):
+// The last entry of the table is the number of all tiles.
+// CHECK: %[[TABLE:.*]] = qtile.smem
+// CHECK: %[[LAST:.*]] = arith.shli %[[EXPERTS]], %c2_i32
+// CHECK: %[[TOTAL:.*]] = llvm.load
 // CHECK: %[[CTA:.*]] = llvm.call_intrinsic "llvm.nvvm.read.ptx.sreg.ctaid.x"
 // CHECK: %[[CTAS:.*]] = llvm.call_intrinsic "llvm.nvvm.read.ptx.sreg.nctaid.x"
 // CHECK: %[[LOOP:.*]]:2 = scf.while (%[[T:.*]] = %[[CTA]], %{{.*}} = %c0_i32)
-// The number of all tiles, from shared memory.
-// CHECK: %[[TOTAL:.*]] = llvm.load
 // CHECK-NEXT: %[[MORE:.*]] = arith.cmpi slt, %[[T]], %[[TOTAL]]
 // CHECK-NEXT: scf.condition(%[[MORE]])
 // CHECK: ^bb0(%[[TILE:.*]]: i32, %[[BEFORE:.*]]: i32):
 // Binary search: the last expert whose first tile is not beyond this one. Experts without rows have no tile: of equal entries
 // the last one wins.
-// CHECK: %[[FOUND:.*]]:2 = scf.while (%[[L:.*]] = %c0_i32, %[[H:.*]] = %[[EXPERTS]])
+// CHECK: %[[FOUND:.*]]:2 = scf.while (%[[LOW:.*]] = %c0_i32, %[[HIGH:.*]] = %[[EXPERTS]])
+// CHECK-NEXT: %[[NEXT:.*]] = arith.addi %[[LOW]], %c1_i32
+// CHECK-NEXT: arith.cmpi slt, %[[NEXT]], %[[HIGH]]
+// CHECK: do {
+// CHECK-NEXT: ^bb0(%[[L:.*]]: i32, %[[H:.*]]: i32):
 // CHECK-NEXT: %[[SUM:.*]] = arith.addi %[[L]], %[[H]]
 // CHECK-NEXT: %[[MIDDLE:.*]] = arith.shrui %[[SUM]], %c1_i32
 // CHECK: %[[FIRST:.*]] = llvm.load
 // CHECK-NEXT: %[[IN:.*]] = arith.cmpi sge, %[[TILE]], %[[FIRST]]
 // CHECK-NEXT: %[[L2:.*]] = arith.select %[[IN]], %[[MIDDLE]], %[[L]]
 // CHECK-NEXT: %[[H2:.*]] = arith.select %[[IN]], %[[H]], %[[MIDDLE]]
-// CHECK-NEXT: %[[NEXT:.*]] = arith.addi %[[L2]], %c1_i32
-// CHECK-NEXT: %[[GOON:.*]] = arith.cmpi slt, %[[NEXT]], %[[H2]]
-// CHECK-NEXT: scf.condition(%[[GOON]]) %[[L2]], %[[H2]]
+// CHECK-NEXT: scf.yield %[[L2]], %[[H2]]
 // Weight tiles run first: token tile = local / 3, weight tile = the rest.
 // CHECK: %[[LOCAL:.*]] = arith.subi %[[TILE]], %{{.*}}
-// Tiles of different widths: the entry's expert is looked up, if there are at most 512.
-// LARGE-NEXT: %[[FEW:.*]] = arith.cmpi sle, %[[EXPERTS]], %c512_i32
-// LARGE-NEXT: %[[EXPERT:.*]] = scf.if %[[FEW]]
-// LARGE: llvm.getelementptr %{{.*}}[%{{.*}}]
-// LARGE-NEXT: %[[NUMBER:.*]] = llvm.load %{{.*}} : !llvm.ptr<3> -> i32
-// LARGE-NEXT: scf.yield %[[NUMBER]]
-// LARGE: else
-// LARGE-NEXT: scf.yield %[[FOUND]]#0
-// SMALL-NEXT: %[[TOKENS:.*]] = arith.divui %[[LOCAL]], %c3_i32
-// LARGE: %[[TOKENS:.*]] = arith.divui %[[LOCAL]], %c3_i32
+// CHECK-NEXT: %[[TOKENS:.*]] = arith.divui %[[LOCAL]], %c3_i32
 // CHECK-NEXT: %[[SKIPPED:.*]] = arith.muli %[[TOKENS]], %c3_i32
 // CHECK-NEXT: %[[WEIGHTS:.*]] = arith.subi %[[LOCAL]], %[[SKIPPED]]
-// The expert's rows in equal parts, rounded up to 16: parts = ceil(count / bn), at least 1, part = ceil(count / parts).
-// LARGE: %[[OFFSET:.*]] = arith.shli %[[EXPERT]], %c2_i32
+// The expert's rows in equal parts, rounded up to 16: parts = ceil(count / bn), part = ceil(count / parts).
 // CHECK: %[[BEGIN:.*]] = llvm.load
 // CHECK: %[[END:.*]] = llvm.load
 // CHECK: %[[COUNT:.*]] = arith.subi %[[END]], %[[BEGIN]]
 // SMALL-NEXT: %[[A:.*]] = arith.addi %[[COUNT]], %c31_i32
-// SMALL-NEXT: %[[P:.*]] = arith.divui %[[A]], %c32_i32
+// SMALL-NEXT: %[[PARTS:.*]] = arith.divui %[[A]], %c32_i32
 // LARGE-NEXT: %[[A:.*]] = arith.addi %[[COUNT]], %c191_i32
-// LARGE-NEXT: %[[P:.*]] = arith.divui %[[A]], %c192_i32
-// CHECK-NEXT: %[[PARTS:.*]] = arith.maxsi %[[P]], %c1_i32
+// LARGE-NEXT: %[[PARTS:.*]] = arith.divui %[[A]], %c192_i32
 // CHECK-NEXT: %[[B:.*]] = arith.addi %[[COUNT]], %[[PARTS]]
 // CHECK-NEXT: %[[C:.*]] = arith.subi %[[B]], %c1_i32
 // CHECK-NEXT: %[[D:.*]] = arith.divui %[[C]], %[[PARTS]]
@@ -80,8 +73,7 @@ qtile.program @p params ["offsets -1 0", "experts -1 0"] schedule "bn=32 stages=
 // SMALL-NEXT: %[[WIDTH:.*]] = arith.select %[[LE8]], %c8_i32, %[[W16]]
 // LARGE-NEXT: %[[UP:.*]] = arith.addi %[[ROWS]], %c31_i32
 // LARGE: %[[WIDTH:.*]] = arith.{{andi|shli}}
-// SMALL: "test.expert"(%[[FOUND]]#0)
-// LARGE: "test.expert"(%[[EXPERT]])
+// CHECK: "test.expert"(%[[FOUND]]#0)
 // CHECK-NEXT: "test.weight_tile"(%[[WEIGHTS]])
 // CHECK-NEXT: "test.rows"(%[[ROW0]], %[[ROWS]])
 // CHECK-NEXT: "test.width"(%[[WIDTH]])
