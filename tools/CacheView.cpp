@@ -17,6 +17,13 @@ void CacheOptions::add(CLI::App &command, bool withJson) {
   if (withJson) command.add_flag("--json", json, "machine-readable output");
 }
 
+Status checkNamedCache() {
+  cache::Places places = cache::Places::fromEnvironment();
+  if (!places.cacheDir) return {};
+  auto named = cache::openFolder(*places.cacheDir, true);
+  return named ? Status() : Status(named.takeError());
+}
+
 Expected<cache::Folder> openCache(const CacheOptions &options, bool changes) {
   if (!options.folder.empty()) {
     auto folder = cache::openFolder(options.folder, false);
@@ -25,10 +32,9 @@ Expected<cache::Folder> openCache(const CacheOptions &options, bool changes) {
     setenv(std::string(config::info(config::Knob::CacheDir).name).c_str(), folder->path.c_str(), 1);
     return folder;
   }
-  cache::Places places = cache::Places::fromEnvironment();
-  if (changes && places.cacheDir)
-    if (auto named = cache::openFolder(*places.cacheDir, true); !named) return named.takeError();
-  cache::FolderChoice choice = cache::chooseFolder(places);
+  if (changes)
+    if (Status named = checkNamedCache(); !named) return named.takeError();
+  cache::FolderChoice choice = cache::chooseFolder(cache::Places::fromEnvironment());
   if (!choice.folder) return Error::system("there is no folder for it: " + choice.warning, "cache");
   if (!choice.warning.empty()) fmt::print(stderr, "{}\n", choice.warning);
   return std::move(*choice.folder);

@@ -16,9 +16,13 @@ struct CacheOptions {
   void add(CLI::App &command, bool withJson);
 };
 
+/// An error when QUERN_CACHE_DIR names a folder that cannot be used: who names one to fill or to clear means
+/// that one.
+Status checkNamedCache();
+
 /// The folder that the user's kernels are kept in, or `options.folder`. Says on standard error when that is
-/// not the expected one; an error when there is none. Nor is another one taken in place of QUERN_CACHE_DIR
-/// when the command `changes` it: who names a folder to clear or to fill means that one.
+/// not the expected one; an error when there is none, and for a command that `changes` it when
+/// checkNamedCache finds one.
 Expected<cache::Folder> openCache(const CacheOptions &options, bool changes = false);
 
 /// --kind, --kernel, --match: which entries a command is about.

@@ -4,6 +4,7 @@
 #include "runtime/driver/DeviceCode.h"
 #include "runtime/driver/Probe.h"
 #include "runtime/launch/Images.h"
+#include "tools/CacheView.h"
 #include "tools/Commands.h"
 #include "tools/Interrupt.h"
 #include "tools/Load.h"
@@ -297,7 +298,9 @@ void addWarmup(CLI::App &app, int &exitCode) {
       "Exit code: 0 everything is ready, 1 a kernel failed, 2 an error, 130 stopped by Ctrl-C.");
   command->callback([options, &exitCode] {
     Warmup warmup(*options);
-    Status planned = warmup.plan();
+    // A launch may go on with another folder; what is to be shipped must be where it was asked for.
+    Status planned = checkNamedCache();
+    if (planned) planned = warmup.plan();
     exitCode = planned ? warmup.run() : report(planned.error());
   });
 }

@@ -12,8 +12,9 @@ namespace {
 // Of a Hopper multiprocessor (CUDA programming guide, table of compute capability 9.0).
 constexpr int64_t registerFile = 65536, smemPerSm = 228 * 1024, smemReserved = 1024, smemPerCta = 227 * 1024;
 // A consumer thread holds bn/2 accumulators; beside them A fragments of two k16 steps, codes, table, scales,
-// addresses.
-constexpr int64_t otherRegs = 56;
+// addresses. ptxas wants more than that for the widest instructions: with 56 it serialises those of 192
+// tokens (C7512).
+constexpr int64_t otherRegs = 56, otherRegsOfWide = 64;
 constexpr int64_t wgmmaRegs =
     30; // of one instruction, beside its accumulators (ptxas C7602: 158 for n = 256)
 constexpr int64_t experts = 1024; // room of the tile table
@@ -122,9 +123,10 @@ Status Schedule::validate() const {
                                    "register file; {} resident CTA{} of {} threads can have {}{}",
                                    consumers(), regs, producerRegs, wanted, ctas, ctas > 1 ? "s" : "",
                                    threads(), pool, ctas > 1 ? " each" : ""));
-  if (bn / 2 + otherRegs > regs)
+  int64_t other = bn >= 192 ? otherRegsOfWide : otherRegs;
+  if (bn / 2 + other > regs)
     return bad("bn", fmt::format("{} accumulators of a thread leave less than {} of its {} registers", bn / 2,
-                                 otherRegs, regs));
+                                 other, regs));
   // ptxas compiles all roles with the registers of the launch: a wgmma's accumulators, its A and addresses.
   if (bn / 2 + wgmmaRegs > launchRegs())
     return bad("bn",

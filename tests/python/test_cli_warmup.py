@@ -53,6 +53,12 @@ def compiler():
     assert result.returncode == 0, result.stderr
 
 
+def test_a_named_folder_that_cannot_be_used_is_an_error(cache, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    fails(quern("warmup", *SMALL, QUERN_CACHE_DIR=tmp_path / "file"), "'file' is not a folder")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_a_warm_call_needs_no_compiler(cache, compiler):
     first = warm(*SMALL)
     assert (first["compiled"], first["cached"], first["failed"]) == (1, 0, 0)

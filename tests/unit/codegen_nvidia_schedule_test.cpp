@@ -112,7 +112,9 @@ TEST(GpuSchedule, EachRefusalNamesItsReason) {
        "regs: 2 consumer warpgroups of 232 and one of 40 registers need 64512 of the register file; 2 "
        "resident CTAs of 384 threads can have 30720 each"},
       {"regs=240/40", "regs: 2 consumer warpgroups of 240 and one of 40 registers need 66560 of"},
-      {"bm=192 regs=160/32", "bn: 128 accumulators of a thread leave less than 56 of its 160 registers"},
+      {"bm=192 regs=160/32", "bn: 128 accumulators of a thread leave less than 64 of its 160 registers"},
+      {"bm=192 bn=192 stages=3 regs=152/40",
+       "bn: 96 accumulators of a thread leave less than 64 of its 152 registers"},
       {"split=2 bn=160",
        "split: a CTA would spill a peer's sums of more than 128 tokens beside its own; use bn=128"},
       {"split=2 bn=128 stages=8",
