@@ -20,6 +20,7 @@ usage: bash scripts/test.sh [--quick] [--only NAME]...
   amx       GoogleTest and ctest: the AMX emulator that lets jit and python test AMX code on any x86-64 CPU
   lit       FileCheck: the dialects, the passes, the command line tool
   sanitize  the unit tests with address and undefined-behaviour sanitizers
+  threads   the tests of cache, knobs and thread pool with the thread sanitizer
   fuzz      the front end on its seeded corpus for a minute, with the same sanitizers
   python    pytest: the package, numerics against the oracle, bitsandbytes and transformers, errors
 
@@ -42,12 +43,12 @@ while (($#)); do
   esac
   shift
 done
-runners=(lint unit driver codegen sim jit gpu tools isa amx lit sanitize fuzz python)
+runners=(lint unit driver codegen sim jit gpu tools isa amx lit sanitize threads fuzz python)
 for name in "${only[@]}"; do
   [[ " ${runners[*]} " == *" $name "* ]] || { echo "error: no runner is called $name" >&2 && usage >&2 && exit 2; }
 done
 wanted() {
-  if ((${#only[@]})); then [[ " ${only[*]} " == *" $1 "* ]]; else ! { ((quick)) && [[ $1 == sanitize || $1 == fuzz ]]; }; fi
+  if ((${#only[@]})); then [[ " ${only[*]} " == *" $1 "* ]]; else ! { ((quick)) && [[ $1 == sanitize || $1 == threads || $1 == fuzz ]]; }; fi
 }
 
 begin=$SECONDS
@@ -60,6 +61,10 @@ if wanted sanitize || wanted fuzz; then
   [[ -e build-sanitize/build.ninja ]] || step "configure (sanitize)" test-sanitize-configure cmake --preset sanitize
   NINJA_STATUS='[%f/%t] ' step "tests (sanitize)" test-sanitize-build cmake --build build-sanitize -j "$(jobs)" \
     --target quern-unit-tests frontend-fuzz
+fi
+if wanted threads; then
+  [[ -e build-threads/build.ninja ]] || step "configure (threads)" test-threads-configure cmake --preset threads
+  NINJA_STATUS='[%f/%t] ' step "tests (threads)" test-threads-build cmake --build build-threads -j "$(jobs)" --target quern-thread-tests
 fi
 
 # Every runner writes its results as JUnit XML, from which the counts are taken, and its own words to the terminal and a log.
@@ -80,6 +85,7 @@ run_isa() { ctest --test-dir build/tests -R '^quern-jit-' -E '^quern-jit-tests$'
 run_amx() { ctest --test-dir build/tests/support/amx_emulator --output-on-failure --output-junit "$results/amx.xml"; }
 run_lit() { /usr/lib/llvm-22/bin/lit -sv --no-progress-bar --xunit-xml-output "$results/lit.xml" build/tests/lit; }
 run_sanitize() { build-sanitize/bin/quern-unit-tests --gtest_brief=1 --gtest_output="xml:$results/sanitize.xml"; }
+run_threads() { build-threads/bin/quern-thread-tests --gtest_brief=1 --gtest_output="xml:$results/threads.xml"; }
 run_python() { "${pytest[@]}" tests --ignore tests/lint --ignore tests/lit --junit-xml "$results/python.xml"; }
 
 # Two things: every input of the corpus once (an old failure must not come back), then new inputs made from it. New inputs go to
