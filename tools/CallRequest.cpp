@@ -40,9 +40,11 @@ Expected<jit::Request> requestFor(const syntax::Program &program, const syntax::
   binding.dims.erase("top_k");
   for (const syntax::Param &p : kernel.outputs) binding.outputs.push_back({p.name, dtype(p), {}});
   jit::Request request = makeRequest(program, kernel, binding, args);
-  // The default schedule looks at the rows of an expert only where the call says how many tokens there are;
-  // rounded as makeRequest does for a call with a routing.
-  if (kernel.routing >= 0 && saysTokens(kernel, *call)) {
+  // The default schedule looks at the rows of an expert only where the call says how many tokens there are,
+  // not at a number that was chosen here; rounded as makeRequest does for a call with a routing.
+  if (!saysTokens(kernel, *call)) {
+    request.rowsPerExpert = 0;
+  } else if (kernel.routing >= 0) {
     const auto &symbols = kernel.params[kernel.routing].dims; // of tokens and experts
     auto extent = [&](const std::string &symbol) { return std::max<int64_t>(1, chosen->dims[symbol]); };
     int64_t rows = extent(symbols[0].sym) * extent("top_k"), experts = extent(symbols[1].sym);
