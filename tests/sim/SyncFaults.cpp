@@ -192,7 +192,9 @@ const std::vector<Fault> &syncFaults() {
          for (auto arrive : e.prims("mbarrier.arrive", Area::Empty))
            e.before(arrive).b.clone(*arrive), e.count();
        },
-       {{"race", {"producer", "smem+0x", "overwrites"}}, {"mbarrier", {"consumer", "smem+0x"}}}},
+       {{"race", {"producer", "smem+0x", "overwrites"}},
+        {"race", {"producer", "st.shared", "smem+0x", "load of consumer"}},
+        {"mbarrier", {"consumer", "smem+0x"}}}},
       {"stage-released-early",
        "a stage is released before its last wgmma is known to be done",
        &sorted,
@@ -318,7 +320,8 @@ const std::vector<Fault> &syncFaults() {
        },
        {{"mbarrier", {"smem+0x"}},
         {"race", {"smem+0x", "a barrier is missing"}},
-        {"uninitialised", {"smem+0x"}}}},
+        {"uninitialised", {"smem+0x"}}},
+       sim::Scheduler::Fifo}, // as in the next one
       {"table-without-syncthreads",
        "the tile table is read without a barrier after its stores",
        &sorted,

@@ -90,6 +90,7 @@ pid_t spawnChild(const std::function<int()> &body) {
 
 int waitChild(pid_t child) {
   int status = 0;
+  if (child <= 0) return -2000; // there was no fork; waitpid would take it for any child
   if (waitpid(child, &status, 0) != child) return -1000;
   return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
